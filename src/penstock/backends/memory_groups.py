@@ -1,0 +1,237 @@
+"""Groups that share events, in memory: the reference for `ports.EventGroups`.
+
+Does        hand each event to one living member at a time, until it is acked.
+Does not    order events across members, or decide when handling failed: the API does.
+Invariants  1. only the dead are robbed: a take-over is fenced by the heartbeat that was seen.
+            2. nothing stands between taking events and returning them: a cancelled fetch has
+               taken none.
+Cost        per fetch: one pass over the shards; a look at the others every quarter lease.
+Used by     memory.
+Source      Redis' XREADGROUP, XACK, XCLAIM as the redis backend uses them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+
+from penstock.backends.memory_members import LeasedMember, Tenant
+from penstock.backends.memory_pending import EventGroup, Holder
+from penstock.backends.memory_store import ZERO, Place, key_behind
+from penstock.event import OLDEST, Position, Shard
+from penstock.ports import GroupVanished, MemberLapsed, MemberOptions, Page
+from penstock.rules.leases import LOOKS, LeaseWatch
+
+
+class MemoryEventMember(LeasedMember):
+    """One member of a group that shares events."""
+
+    def __init__(
+        self, place: Place, shards: Sequence[Shard], group: str, options: MemberOptions
+    ) -> None:
+        super().__init__(place, shards, group, options)
+        self._seats: dict[Shard, Seat] = {}
+        self._lapsed = False
+        self._turn = 0
+
+    async def fetch(self, limit: int, wait: float) -> Sequence[Page]:
+        """Events for this member, at most *limit*; see `ports.EventMember.fetch`."""
+        self._check_open()
+        clock = self._place.clock
+        deadline = clock.monotonic() + wait
+        await asyncio.sleep(0)  # a fetch that never waits must not starve the beats of its loop
+        while True:
+            self._check_open()
+            self._bell.clear()
+            now = clock.monotonic()
+            try:
+                with self._place.store.lock:
+                    pages = self._collect(limit, now)
+                    wake = self._wake_at(deadline, limit)
+            finally:
+                self._tell()
+            if pages or now >= deadline:
+                return pages
+            await self._bell.wait(clock, wake - now)
+
+    def ack(self, shard: Shard, ids: Sequence[bytes], *, fenced: bool = False) -> Awaitable[int]:
+        """Ack events; how many were still pending. *fenced*: only those that are still its own."""
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        with self._place.store.lock:
+            seat = self._seat_in_place(shard)
+            owner = seat.holder if seat and fenced else None
+            done.set_result(seat.group.ack(ids, owner) if seat else 0)
+        return done
+
+    async def park(
+        self, shard: Shard, ids: Sequence[bytes], delay: float, *, failed: bool
+    ) -> Sequence[bytes]:
+        """Hand events back, due after *delay* seconds; the ids that were still its own."""
+        with self._place.store.lock:
+            seat = self._seat_in_place(shard)
+            if seat is None:
+                return []
+            due = self._place.clock.monotonic() + delay
+            kept = seat.group.park(seat.holder, ids, due, failed)
+            self._place.store.ring(shard)
+        return kept
+
+    async def progress(self, shard: Shard) -> Position | None:
+        """Up to where the group has handed out; None: nothing yet."""
+        with self._place.store.lock:
+            seat = self._seat_in_place(shard)
+            return Position(seat.group.last) if seat and seat.group.last != ZERO else None
+
+    def _collect(self, limit: int, now: float) -> list[Page]:
+        self._raise_what_happened(now)
+        if now >= self._look_at:
+            self._look(now)
+        seats = list(self._seats.items())
+        self._turn += 1
+        turn = self._turn % len(seats)
+        seats = seats[turn:] + seats[:turn]
+        pages: list[Page] = []
+        for source in (Seat.backlogged, Seat.due, Seat.orphaned, None):
+            for shard, seat in seats:
+                page = (
+                    self._new(shard, seat, limit, now)
+                    if source is None
+                    else self._again(shard, seat, source(seat, now), limit, now)
+                )
+                if page.entries:
+                    pages.append(page)
+                    limit -= len(page.entries)
+        return pages
+
+    def _new(self, shard: Shard, seat: Seat, limit: int, now: float) -> Page:
+        return Page(shard, seat.group.give_new(seat.holder, limit, now))
+
+    def _again(
+        self, shard: Shard, seat: Seat, ids: Iterator[bytes], limit: int, now: float
+    ) -> Page:
+        given, lost = seat.group.give_again(seat.holder, ids, limit, now)
+        if lost:
+            text = "pending events were trimmed or removed before they were acked"
+            self._notice("trimmed-pending", text, shard.stream, lost)
+        return Page(shard, [row[1] for row in given], [row[2] for row in given])
+
+    def _raise_what_happened(self, now: float) -> None:
+        for shard, seat in self._seats.items():
+            if self._group_now(shard) is not seat.group:
+                start = self._begin_at(shard, now).start
+                text = f"the group was lost with all that was pending; made anew, from {start} on"
+                self._notice("group-lost", text, shard.stream)
+                raise GroupVanished(shard.stream, start)
+        if self._is_struck():
+            self._lapse(now, "its heartbeat was struck")
+        if self._lapsed:
+            self._lapsed = False
+            raise MemberLapsed(f"member {self._name!r} of group {self._group!r} was taken for dead")
+        for seat in self._seats.values():
+            seat.holder.active = now
+
+    def _look(self, now: float) -> None:
+        deaths: list[float | None] = []
+        for shard, seat in self._seats.items():
+            seat.group.sweep()
+            others = {n: t.beat for n, t in seat.group.members.items() if n != self._name}
+            for name, value in seat.watch.observe(now, others):
+                count = seat.group.strike(name, value)
+                if count is not None:
+                    text = f"member {name!r} is dead: its heartbeat stood still for one lease"
+                    self._notice("member-taken-over", text, shard.stream, count)
+                    self._place.store.ring(shard)  # the idle help to carry what it held
+            deaths.append(seat.watch.due(now))
+        quarter = now + self._options.lease / LOOKS
+        self._look_at = min([quarter, *(at for at in deaths if at is not None)])
+
+    def _wake_at(self, deadline: float, limit: int) -> float:
+        # Without room nothing could be taken, so nothing that falls due is worth waking for.
+        dues = [seat.group.next_due() for seat in self._seats.values()] if limit > 0 else []
+        return min([deadline, self._look_at, *(due for due in dues if due is not None)])
+
+    def _group_now(self, shard: Shard) -> EventGroup | None:
+        log = self._place.store.log(shard)
+        return None if log is None else log.event_groups.get(self._group)
+
+    def _seat_in_place(self, shard: Shard) -> Seat | None:
+        seat = self._seats.get(shard)
+        return seat if seat is not None and self._group_now(shard) is seat.group else None
+
+    def _begin(self, now: float) -> None:
+        self._new_incarnation(now)
+        for shard in self._shards:
+            self._begin_at(shard, now)
+
+    def _begin_at(self, shard: Shard, now: float) -> EventGroup:
+        log = self._place.store.made(shard)
+        group = log.event_groups.get(self._group)
+        # Only a group that is new to everybody begins where its member says: made anew after a
+        # loss, it begins at the oldest, so that nothing retained is skipped.
+        start = OLDEST if shard in self._seats else self._options.start
+        if group is None:
+            group = EventGroup(log, str(start), key_behind(start, log))
+            log.event_groups[self._group] = group
+        elif shard not in self._seats and group.start != str(start):
+            text = f"the group exists and goes on where it stands; {start} is not applied"
+            self._notice("start-ignored", text, shard.stream)
+        holder = group.members.setdefault(self._name, Holder(self._name, self._options.lease))
+        self._sit(holder, now)
+        self._seats[shard] = Seat(group, holder, LeaseWatch(self._options.lease))
+        self._look_at = now
+        return group
+
+    def _seated(self) -> Iterator[Tenant | None]:
+        for shard, seat in self._seats.items():
+            if self._group_now(shard) is seat.group:
+                yield seat.group.members.get(self._name)
+
+    def _others(self) -> Mapping[str, Tenant]:
+        groups = {shard: self._group_now(shard) for shard in self._shards}
+        found = {
+            f"{s.stream}[{s.index}]": g.members.get(self._name) for s, g in groups.items() if g
+        }
+        return {at: tenant for at, tenant in found.items() if tenant is not None}
+
+    def _give_back(self, now: float) -> None:
+        for shard in self._shards:
+            seat = self._seat_in_place(shard)
+            if seat is not None:
+                seat.group.park(seat.holder, list(seat.holder.held), now, failed=False)
+                del seat.group.members[self._name]
+
+    def _lapse(self, now: float, why: str) -> None:
+        self._notice("member-lapsed", f"a new incarnation begins: {why}", self._shards[0].stream)
+        self._lapsed = True
+        self._avoid_namesake()
+        self._new_incarnation(now)
+        for shard in self._shards:
+            if self._seat_in_place(shard):  # a lost group is made anew by fetch, which says so
+                self._begin_at(shard, now)
+        self._bell.ring()
+
+
+class Seat:
+    """A member's side of one group: what it looks at, and what it was given before it began."""
+
+    def __init__(self, group: EventGroup, holder: Holder, watch: LeaseWatch) -> None:
+        self.group = group
+        self.holder = holder
+        self.watch = watch
+        self._backlog = deque(sorted(holder.held, key=lambda entry_id: holder.held[entry_id][0]))
+
+    def backlogged(self, now: float) -> Iterator[bytes]:
+        """What is pending under its own name since before it began."""
+        while self._backlog:
+            entry_id = self._backlog.popleft()
+            if self.group.holds(self.holder, entry_id):
+                yield entry_id
+
+    def due(self, now: float) -> Iterator[bytes]:
+        """Parked events that are due."""
+        return self.group.due(now)
+
+    def orphaned(self, now: float) -> Iterator[bytes]:
+        """What the dead hold."""
+        return self.group.orphaned()

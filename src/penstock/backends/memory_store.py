@@ -1,0 +1,318 @@
+"""The state behind ``memory://name``: streams, their logs, and the bells of those who wait.
+
+Does        hold everything under one name for the life of the process; give out positions.
+Does not    wait, beat or judge: `memory`, `memory_groups` and `memory_shards` do.
+Invariants  1. state is touched only under `Store.lock`, held for short sections that never wait;
+               so loops in several threads may share a name.
+            2. positions grow strictly, also when the clock steps back.
+            3. a change is made first and rung second; a waiter clears its bell first and looks
+               second: no change is slept through.
+Cost        per event: one bytes id, one list, one tuple. Per append: one look at each bell.
+Used by     backends.memory*.
+Source      Redis' stream ids, XADD: milliseconds-sequence, never below the last one given out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from penstock.clock import Clock
+from penstock.errors import BackendRejected, ConfigError, NotFound
+from penstock.event import Position, PositionRun, Shard, Start
+from penstock.observers import Observers
+from penstock.ports import AppendOptions, Fields, Marks, RawEntry, TrimTo
+
+if TYPE_CHECKING:
+    from penstock.backends.memory_pending import EventGroup
+    from penstock.backends.memory_shards import ShardGroup
+
+Key = tuple[int, ...]
+"""A position as a plain tuple of two numbers: compared often, so kept light."""
+
+ZERO: Final[Key] = (0, 0)
+LAST_SEQUENCE: Final = (1 << 64) - 1
+
+
+class Store:
+    """Everything that is kept under one name."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.streams: dict[str, StoredStream] = {}
+        self.numbers = itertools.count(1)  # incarnations and epochs: never the same one twice
+        self._bells: dict[tuple[str, int], set[Bell]] = {}
+
+    def log(self, shard: Shard) -> StoredLog | None:
+        """The log of *shard*, or None if there is none."""
+        stream = self.streams.get(shard.stream)
+        return None if stream is None else stream.logs.get(shard.index)
+
+    def made(self, shard: Shard) -> StoredLog:
+        """The log of *shard*, made if need be."""
+        stream = self.streams.setdefault(shard.stream, StoredStream())
+        return stream.logs.setdefault(shard.index, StoredLog())
+
+    def append(
+        self,
+        shard: Shard,
+        marks: Marks,
+        options: AppendOptions,
+        batch: Sequence[Fields],
+        now: float,
+    ) -> PositionRun:
+        """Store *batch*, all of it or nothing, and ring for whoever waits for it."""
+        rows = [as_stored(fields, shard.stream) for fields in batch]
+        with self.lock:
+            self.admit(shard, marks, options)
+            log = self.made(shard)
+            stream = self.streams[shard.stream]
+            if stream.marks is None and not stream.added and not options.foreign:
+                stream.marks = marks
+            run = log.append(rows, int(now * 1000))
+            self.ring(shard)
+        return run
+
+    def admit(self, shard: Shard, marks: Marks, options: AppendOptions) -> None:
+        """Raise what keeps such an appender from *shard*."""
+        stream = self.streams.get(shard.stream)
+        if options.only_if_exists and (stream is None or shard.index not in stream.logs):
+            raise NotFound(
+                f"only_if_exists appends to streams that exist, and {shard.stream!r} does not; "
+                f"append without it to make the stream",
+                backend="memory",
+                verb="append",
+                key=shard.stream,
+            )
+        if stream is None or stream.marks is None or options.foreign or stream.marks == marks:
+            return
+        raise ConfigError(
+            f"stream {shard.stream!r} is stored with {stream.marks}, got {marks}; "
+            f"open it with what is stored, or append to a new stream"
+        )
+
+    def attach(self, bell: Bell, shards: Iterable[Shard]) -> None:
+        """Ring *bell* at every change of *shards*."""
+        for shard in shards:
+            self._bells.setdefault((shard.stream, shard.index), set()).add(bell)
+
+    def detach(self, bell: Bell) -> None:
+        """Ring *bell* no more."""
+        for at, bells in list(self._bells.items()):
+            bells.discard(bell)
+            if not bells:
+                del self._bells[at]
+
+    def ring(self, shard: Shard) -> None:
+        """Wake everyone who waits for *shard*."""
+        for bell in self._bells.get((shard.stream, shard.index), ()):
+            bell.ring()
+
+    def ring_all(self, stream: str) -> None:
+        """Wake everyone who waits for any shard of *stream*."""
+        for (name, _), bells in self._bells.items():
+            if name == stream:
+                for bell in bells:
+                    bell.ring()
+
+
+class StoredStream:
+    """One stream: its marks, its logs by shard, and the groups that share its shards."""
+
+    def __init__(self) -> None:
+        self.marks: Marks | None = None
+        self.logs: dict[int, StoredLog] = {}
+        self.shard_groups: dict[str, ShardGroup] = {}
+
+    @property
+    def added(self) -> int:
+        """How many events were ever appended."""
+        return sum(log.added for log in self.logs.values())
+
+
+class StoredLog:
+    """One shard: its entries in order of their keys, and the groups that share its events."""
+
+    def __init__(self) -> None:
+        self.keys: list[Key] = []
+        self.entries: list[RawEntry] = []
+        self.last: Key = ZERO
+        self.added = 0
+        self.event_groups: dict[str, EventGroup] = {}
+
+    def append(self, rows: Sequence[list[bytes]], now: int) -> PositionRun:
+        """Add *rows* behind the last entry; *now* in milliseconds since 1970."""
+        ms, first = (now, 0) if now > self.last[0] else (self.last[0], self.last[1] + 1)
+        self.keys.extend((ms, first + n) for n in range(len(rows)))
+        self.entries.extend((b"%d-%d" % (ms, first + n), row) for n, row in enumerate(rows))
+        self.last = self.keys[-1] if rows else self.last
+        self.added += len(rows)
+        return PositionRun(Position((ms, first)), len(rows))
+
+    def behind(self, key: Key, limit: int) -> slice:
+        """Where the next *limit* entries behind *key* lie."""
+        first = bisect_right(self.keys, key)
+        return slice(first, first + max(limit, 0))
+
+    def get(self, key: Key) -> RawEntry | None:
+        """The entry at *key*, or None if it is gone."""
+        at = bisect_left(self.keys, key)
+        return self.entries[at] if at < len(self.keys) and self.keys[at] == key else None
+
+    def range(
+        self, first: Key | None, last: Key | None, limit: int, reverse: bool
+    ) -> list[RawEntry]:
+        """Entries from *first* to *last*, both included."""
+        low = 0 if first is None else bisect_left(self.keys, padded(first, 0))
+        high = (
+            len(self.keys) if last is None else bisect_right(self.keys, padded(last, LAST_SEQUENCE))
+        )
+        if reverse:
+            return self.entries[max(low, high - max(limit, 0)) : high][::-1]
+        return self.entries[low : min(high, low + max(limit, 0))]
+
+    def trim(self, limit: TrimTo, needed: Iterator[Key]) -> int:
+        """Remove the oldest; *needed* are the first keys that the groups still need."""
+        if limit.max_events is not None:
+            cut = max(0, len(self.keys) - limit.max_events)
+        else:
+            cut = bisect_left(self.keys, padded(limit.before or ZERO, 0))
+        if limit.acked_only:
+            cut = min(cut, min((bisect_left(self.keys, key) for key in needed), default=cut))
+        del self.keys[:cut], self.entries[:cut]
+        return cut
+
+    def remove(self, keys: Iterable[Key]) -> int:
+        """Remove single entries; how many there were."""
+        before = len(self.keys)
+        for key in keys:
+            at = bisect_left(self.keys, key)
+            if at < len(self.keys) and self.keys[at] == key:
+                del self.keys[at], self.entries[at]
+        return before - len(self.keys)
+
+
+class Place(NamedTuple):
+    """Where a member or a cursor lives: the state, its clock, and who is told of signals."""
+
+    store: Store
+    clock: Clock
+    observers: Observers
+
+
+class Bell:
+    """Wakes one waiter, from whatever thread; belongs to the loop that it was made in."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake the waiter, or let its next wait return at once."""
+        if self._event.is_set():
+            return
+        if running_loop() is self._loop:
+            self._event.set()
+        else:
+            with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits there
+                self._loop.call_soon_threadsafe(self._event.set)
+
+    def clear(self) -> None:
+        """Begin to listen: what is rung from here on ends the next wait."""
+        self._event.clear()
+
+    async def wait(self, clock: Clock, seconds: float) -> None:
+        """Return when rung, or after *seconds*; cancellable, and leaves nothing behind."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        if math.isinf(seconds):
+            await self._event.wait()
+            return
+        alarm = self._loop.create_task(_sleep(clock, seconds))
+        alarm.add_done_callback(lambda _: self._event.set())
+        try:
+            await self._event.wait()
+        finally:
+            alarm.cancel()
+
+
+_stores: dict[str, Store] = {}
+_stores_lock = threading.Lock()
+
+
+def store_named(name: str) -> Store:
+    """The one store of that name in this process."""
+    with _stores_lock:
+        return _stores.setdefault(name, Store())
+
+
+def forget(name: str) -> None:
+    """Let go of everything under *name*: for tests. Who holds it open keeps the old state."""
+    with _stores_lock:
+        _stores.pop(name, None)
+
+
+def key_behind(start: Start, log: StoredLog | None) -> Key:
+    """Behind which key reading begins, as a key that stays right when more is appended."""
+    if start.kind == "newest":
+        return ZERO if log is None else log.last
+    if start.kind == "after" and start.position is not None:
+        return padded(start.position, 0)
+    if start.kind == "at" and start.time is not None:
+        # Rounded down to the millisecond: ids know no less, and including beats losing.
+        ms = math.floor(start.time * 1000)
+        return (ms - 1, LAST_SEQUENCE) if ms > 0 else ZERO
+    return ZERO
+
+
+def padded(key: Key, sequence: int) -> Key:
+    """*key* with both numbers; a lone one gets *sequence*, as Redis completes ids."""
+    return tuple(key) if len(key) > 1 else (*key, sequence)
+
+
+def as_stored(fields: Fields, stream: str) -> list[bytes]:
+    """The flat fields of one entry as bytes, in the form that Redis would store them."""
+    if len(fields) == 0 or len(fields) % 2:
+        raise BackendRejected(
+            f"an entry must have names and contents in pairs, at least one, "
+            f"got {len(fields)} parts for stream {stream!r}",
+            backend="memory",
+            verb="append",
+            key=stream,
+        )
+    return [part if type(part) is bytes else _part_as_bytes(part) for part in fields]
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs in this thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _part_as_bytes(part: str | bytes | float) -> bytes:
+    match part:
+        case bytes():
+            return bytes(part)
+        case str():
+            return part.encode("utf-8", "surrogateescape")
+        case int():
+            return b"%d" % part
+        case float():
+            return repr(part).encode()
+        case _:
+            raise ConfigError(
+                f"a field must be str, bytes, int or float, got {type(part).__name__}"
+            )
+
+
+async def _sleep(clock: Clock, seconds: float) -> None:
+    await clock.sleep(seconds)

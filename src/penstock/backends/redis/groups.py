@@ -1,0 +1,212 @@
+"""RedisGroups: consumer groups that share events: join, list, drop.
+
+Does        make groups and members; list what is there, heartbeats included.
+Does not    hand out events: `member.py` does.
+Invariants  1. joining a name that beats is refused; one that does not is taken over after a lease.
+            2. a group is made at a concrete place; `$` is resolved by the server in that step.
+Used by     `log.RedisBackend`, which is this plus the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from penstock.backends.redis.cursor import before_time
+from penstock.backends.redis.edge import ReplyError, mapped
+from penstock.backends.redis.heart import Heart
+from penstock.backends.redis.keys import PARKED, Keys
+from penstock.backends.redis.link import Address, Link
+from penstock.backends.redis.member import RedisMember
+from penstock.backends.redis.replies import by_name, group_info, member_info, text
+from penstock.backends.redis.scripts import JOIN
+from penstock.backends.redis.wire import Wire
+from penstock.clock import Clock
+from penstock.errors import ConfigError, NotFound
+from penstock.event import Position, Shard, Start
+from penstock.observers import Observers
+from penstock.ports import GroupInfo, MemberInfo, MemberOptions, PendingInfo
+from penstock.rules.leases import LeaseWatch
+from penstock.signals import Signal
+
+
+class RedisGroups:
+    """Groups on one server. Arguments as for `RedisBackend`."""
+
+    def __init__(self, address: Address, clock: Clock, observers: Observers) -> None:
+        self.address = address
+        self.clock = clock
+        self.observers = observers
+        self.link = Link(address, clock, observers)
+        self.heart = Heart(address, clock)
+
+    async def join(
+        self, shards: Sequence[Shard], group: str, options: MemberOptions
+    ) -> RedisMember:
+        """See `ports.EventGroups.join`."""
+        name = options.name or _own_name()
+        incarnation = secrets.token_hex(4)
+        for shard in shards:
+            made = await make_group(self.link, shard, group, options.start)
+            if not made and options.start.kind != "oldest":
+                self.observers(_start_ignored(shard, group, options.start))
+        for shard in shards:
+            await self._enter(shard, group, name, incarnation, options.lease)
+        own = Link(self.address, self.clock, self.observers)
+        member = RedisMember(self, own, shards, group, name, options, incarnation)
+        member.begin()
+        return member
+
+    async def groups(self, shard: Shard) -> Sequence[GroupInfo]:
+        """See `ports.EventGroups.groups`."""
+        reply = await self.link.call(
+            "XINFO", "GROUPS", shard.stream, verb="list groups of", key=shard.stream
+        )
+        found = [by_name(about) for about in reply]
+        return [
+            group_info(shard, about, await self._members(shard, text(about["name"])))
+            for about in found
+        ]
+
+    async def pending(self, shard: Shard, group: str, limit: int) -> Sequence[PendingInfo]:
+        """See `ports.EventGroups.pending`."""
+        wire = await self.link.wire()
+        with mapped(self.address.place, verb="list pending of", key=shard.stream):
+            reply = await self._pending(wire, shard, group, limit)
+            if not reply:
+                return []
+            ids = [one[0] for one in reply]
+            failed = await wire.call(
+                "HMGET", Keys(shard.stream).attempts(group), *ids, timeout=10.0
+            )
+        return [
+            PendingInfo(shard, Position.of(id_), text(member), idle / 1000, count, int(tries or 0))
+            for (id_, member, idle, count), tries in zip(reply, failed, strict=True)
+        ]
+
+    async def drop(self, shard: Shard, group: str) -> bool:
+        """See `ports.EventGroups.drop`."""
+        keys = Keys(shard.stream)
+        about = (keys.beats(group), keys.parked(group), keys.attempts(group))
+        try:
+            gone = await self.link.call(
+                "XGROUP", "DESTROY", shard.stream, group, verb="drop a group of", key=shard.stream
+            )
+        except NotFound:
+            gone = 0
+        await self.link.call("UNLINK", *about, verb="drop a group of", key=shard.stream)
+        return bool(gone)
+
+    async def enter(self, shard: Shard, group: str, name: str, incarnation: str, seen: str) -> str:
+        """Take the name *name* if it is free or its beat is still *seen*; else that beat."""
+        beats = Keys(shard.stream).beats(group)
+        reply = await self.link.run(
+            JOIN, [beats], name, incarnation, seen, verb="join a group of", key=shard.stream
+        )
+        return text(reply)
+
+    async def _enter(
+        self, shard: Shard, group: str, name: str, incarnation: str, lease: float
+    ) -> None:
+        """Take the name; where somebody had it, wait until it is clear that he is dead."""
+        watch = LeaseWatch(lease)
+        first = seen = ""
+        while (beat := await self.enter(shard, group, name, incarnation, seen)) != "joined":
+            first = first or beat
+            if beat != first:
+                raise ConfigError(
+                    f"a member's name must be its own, but a living member {name!r} is in group "
+                    f"{group!r} of {shard.stream!r}; choose another name, or give none"
+                )
+            dead = watch.observe(self.clock.monotonic(), {name: beat})
+            seen = dead[0][1] if dead else ""
+            if not dead:
+                await self.clock.sleep(lease / 4)
+
+    @staticmethod
+    async def _pending(wire: Wire, shard: Shard, group: str, limit: int) -> list[Any]:
+        """XPENDING in pages, without what is parked."""
+        found: list[Any] = []
+        cursor = "-"
+        while len(found) < limit:
+            page = await wire.call("XPENDING", shard.stream, group, cursor, "+", 1000, timeout=10.0)
+            found += [one for one in page if text(one[1]) != PARKED]
+            if len(page) < 1000:
+                break
+            cursor = "(" + text(page[-1][0])
+        return found[:limit]
+
+    async def _members(self, shard: Shard, group: str) -> tuple[MemberInfo, ...]:
+        wire = await self.link.wire()
+        with mapped(self.address.place, verb="list members of", key=shard.stream):
+            consumers, flat = await wire.send_many(
+                [
+                    ("XINFO", "CONSUMERS", shard.stream, group),
+                    ("HGETALL", Keys(shard.stream).beats(group)),
+                ]
+            )
+            for reply in (consumers, flat):
+                if isinstance(reply, ReplyError):
+                    raise reply
+        beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
+        return tuple(member_info(by_name(about), beats) for about in consumers)
+
+    async def _group_names(self, stream: str) -> list[str]:
+        reply = await self.link.call("XINFO", "GROUPS", stream, verb="list groups of", key=stream)
+        return [text(by_name(about)["name"]) for about in reply]
+
+    async def _stop_beating(self) -> None:
+        thread = self.heart.stop()
+        if thread is not None:
+            await asyncio.get_running_loop().run_in_executor(None, thread.join)
+
+
+async def make_group(link: Link, shard: Shard, group: str, start: Start) -> bool:
+    """Make the group, and the stream if need be; False if it was there already."""
+    try:
+        await link.call(
+            "XGROUP",
+            "CREATE",
+            shard.stream,
+            group,
+            _group_start(start),
+            "MKSTREAM",
+            verb="join a group of",
+            key=shard.stream,
+        )
+    except Exception as error:
+        if isinstance(error.__cause__, ReplyError) and error.__cause__.code == "BUSYGROUP":
+            return False
+        raise
+    return True
+
+
+def _group_start(start: Start) -> bytes | str:
+    match start.kind:
+        case "oldest":
+            return "0"
+        case "newest":
+            return "$"
+        case "after":
+            assert start.position is not None
+            return start.position.raw
+        case "at":
+            assert start.time is not None
+            return before_time(start.time)
+
+
+def _own_name() -> str:
+    """A name that nobody else has had, and that tells people where the member is."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _start_ignored(shard: Shard, group: str, start: Start) -> Signal:
+    text = (
+        f"group {group!r} of {shard.stream!r} exists and goes on where it stands; "
+        f"start={start} applies to new groups alone"
+    )
+    return Signal("start-ignored", text, stream=shard.stream, group=group)

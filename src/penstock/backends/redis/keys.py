@@ -1,0 +1,63 @@
+"""Names on Redis: one place where every key is made.
+
+      orders                                  the stream itself
+      penstock:{orders}:orders:meta           its marks: version, layout, codec, shards
+      penstock:{orders}:orders:w:<session>    an idempotent append session (a few minutes to hours)
+      penstock:{orders}:orders:beats:<group>      heartbeats by member
+      penstock:{orders}:orders:parked:<group>     events handed back, by the time they are due
+      penstock:{orders}:orders:attempts:<group>   failed attempts by event
+
+Does        name keys so that every script stays in one slot: the tag is the stream's own hash
+            tag if it has one, else its name.
+Does not    check names: `streams/names.py` does.
+Invariants  1. the group comes last in a key, so no group's name can imitate another key.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION: Final = 1
+"""Of everything that is kept beside a stream. A newer one is refused."""
+
+PARKED: Final = "@penstock:parked"
+"""The consumer that owns events which were handed back, until they are due."""
+
+
+class Keys:
+    """The keys of one stream key.
+
+    Args:
+        key: the stream's key on the server.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.stream = key
+        self._prefix = f"penstock:{{{hash_tag(key)}}}:{key}:"
+        self.meta = self._prefix + "meta"
+
+    def session(self, session: str) -> str:
+        """Where an append session stands."""
+        return f"{self._prefix}w:{session}"
+
+    def beats(self, group: str) -> str:
+        """The heartbeats of a group's members."""
+        return f"{self._prefix}beats:{group}"
+
+    def parked(self, group: str) -> str:
+        """The events that were handed back."""
+        return f"{self._prefix}parked:{group}"
+
+    def attempts(self, group: str) -> str:
+        """How often events have failed."""
+        return f"{self._prefix}attempts:{group}"
+
+
+def hash_tag(key: str) -> str:
+    """The part of *key* that decides its slot, as Redis Cluster does."""
+    start = key.find("{")
+    if start >= 0:
+        end = key.find("}", start + 1)
+        if end > start + 1:
+            return key[start + 1 : end]
+    return key

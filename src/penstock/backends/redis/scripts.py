@@ -1,0 +1,325 @@
+"""Scripts: what must happen in one step on the server.
+
+Does        hold the Lua texts and their digests; each touches the keys of one stream only.
+Does not    send them: `link.py` loads them on every connection.
+Invariants  1. everything that can fail is checked before the first write: Lua does not roll back.
+            2. no unbounded loop: callers page, at most `PAGE` ids a call.
+            3. ids within a batch follow each other: after ``*`` each entry takes ``<ms>-*``.
+Source      reliability notes 1.5, 1.8, 1.13.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+PAGE: Final = 500
+"""Ids that one script call moves at most: about a millisecond of the server's time."""
+
+KEPT: Final = 64
+"""Batches whose answers a session keeps: four times what may be in flight."""
+
+
+class Script:
+    """A Lua text and its digest."""
+
+    __slots__ = ("keys", "sha", "text")
+
+    def __init__(self, keys: int, text: str) -> None:
+        self.keys = keys
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+OPEN: Final = Script(
+    3,
+    """-- open a session and see the marks. KEYS stream, meta, session
+-- ARGV version, layout, codec, shards, foreign, only_if_exists, ttl
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'none' and kind ~= 'stream' then
+  return redis.error_reply('WRONGTYPE the key holds a ' .. kind .. ', not a stream')
+end
+local m = redis.call('HMGET', KEYS[2], 'version', 'layout', 'codec', 'shards')
+if m[1] and tonumber(m[1]) > tonumber(ARGV[1]) then return {'newer', m[1]} end
+local fresh = kind == 'none'
+if kind == 'stream' and redis.call('XLEN', KEYS[1]) == 0 then
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' and info[i + 1] == '0-0' then fresh = true end
+  end
+end
+if m[1] then
+  if m[2] ~= ARGV[2] or m[3] ~= ARGV[3] or m[4] ~= ARGV[4] then
+    return {'other', m[2], m[3], m[4]}
+  end
+elseif not fresh then
+  if ARGV[5] ~= '1' and ARGV[2] ~= 'fields' then return {'unmarked'} end
+elseif ARGV[5] ~= '1' and not (ARGV[6] == '1' and kind == 'none') then
+  redis.call('HSET', KEYS[2], 'version', ARGV[1], 'layout', ARGV[2], 'codec', ARGV[3],
+    'shards', ARGV[4])
+  m[1] = ARGV[1]
+end
+if ARGV[7] ~= '0' and redis.call('EXISTS', KEYS[3]) == 0 then
+  redis.call('HSET', KEYS[3], 'last', 0)
+  redis.call('PEXPIRE', KEYS[3], ARGV[7])
+end
+return {'open', m[1] and 1 or 0}
+""",
+)
+
+APPEND: Final = Script(
+    3,
+    """-- append a batch once. KEYS stream, meta, session
+-- ARGV sequence, marked, only_if_exists, ttl, then for each entry: n, n parts
+local last = tonumber(redis.call('HGET', KEYS[3], 'last') or false)
+if not last then return {'missing'} end
+local sequence = tonumber(ARGV[1])
+local slot = 'b' .. sequence % 64
+if sequence <= last then
+  local kept = redis.call('HGET', KEYS[3], slot) or ''
+  local at = string.find(kept, ' ', 1, true)
+  if at and tonumber(string.sub(kept, 1, at - 1)) == sequence then
+    return {'again', string.sub(kept, at + 1)}
+  end
+  return {'gap', last}
+end
+if sequence ~= last + 1 then return {'gap', last} end
+if ARGV[2] == '1' and redis.call('EXISTS', KEYS[2]) == 0 then return {'unmarked'} end
+if ARGV[3] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then return {'absent'} end
+local total, at = #ARGV, 5
+local n = tonumber(ARGV[at])
+local first = redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 1, at + n))
+at = at + n + 1
+if at <= total then
+  local following = string.sub(first, 1, string.find(first, '-', 1, true)) .. '*'
+  repeat
+    n = tonumber(ARGV[at])
+    redis.call('XADD', KEYS[1], following, unpack(ARGV, at + 1, at + n))
+    at = at + n + 1
+  until at > total
+end
+redis.call('HSET', KEYS[3], 'last', sequence, slot, ARGV[1] .. ' ' .. first)
+redis.call('PEXPIRE', KEYS[3], ARGV[4])
+return {'stored', first}
+""",
+)
+
+JOIN: Final = Script(
+    1,
+    """-- become a member. KEYS beats; ARGV member, incarnation, seen
+local beat = redis.call('HGET', KEYS[1], ARGV[1])
+if beat and beat ~= 'struck' and beat ~= ARGV[3] then return beat end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':0')
+return 'joined'
+""",
+)
+
+BEAT: Final = Script(
+    1,
+    """-- one heartbeat. KEYS beats; ARGV member, incarnation, counter
+local beat = redis.call('HGET', KEYS[1], ARGV[1])
+if not beat or string.sub(beat, 1, #ARGV[2]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. ARGV[3])
+return 1
+""",
+)
+
+LOOK: Final = Script(
+    4,
+    """-- due events, and on request who beats. KEYS stream, beats, parked, attempts
+-- ARGV group, member, parked consumer, limit, beats wanted
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local beats, consumers = {}, {}
+if ARGV[5] == '1' then
+  beats = redis.call('HGETALL', KEYS[2])
+  if redis.call('EXISTS', KEYS[1]) == 1 then
+    consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+    if consumers.err then return redis.error_reply(consumers.err) end
+  end
+end
+local ids = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[4])
+local entries, counts = {}, {}
+if #ids > 0 then
+  entries = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
+  redis.call('ZREM', KEYS[3], unpack(ids))
+  for i, entry in ipairs(entries) do
+    local seen = redis.call('XPENDING', KEYS[1], ARGV[1], entry[1], entry[1], 1)[1]
+    counts[i] = {seen and seen[4] or 1,
+      tonumber(redis.call('HGET', KEYS[4], entry[1]) or 0)}
+  end
+end
+return {#ids - #entries, entries, counts, beats, consumers}
+""",
+)
+
+CLAIM: Final = Script(
+    3,
+    """-- take pending events over, a page. KEYS stream, beats, attempts
+-- ARGV group, member, incarnation, from, fence ('own', 'foreign' or the beat seen), idle, cursor,
+-- limit
+local mine = redis.call('HGET', KEYS[2], ARGV[2])
+if not mine or string.sub(mine, 1, #ARGV[3]) ~= ARGV[3] then return {'lapsed'} end
+local beat = redis.call('HGET', KEYS[2], ARGV[4])
+if ARGV[5] == 'foreign' then
+  if beat then return {'alive'} end
+elseif ARGV[5] ~= 'own' then
+  if not beat then return {'gone'} end
+  if beat ~= 'struck' then
+    if beat ~= ARGV[5] then return {'alive'} end
+    redis.call('HSET', KEYS[2], ARGV[4], 'struck')
+  end
+end
+local pending
+if ARGV[6] == '0' then
+  pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[7], '+', ARGV[8], ARGV[4])
+else
+  pending = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[6], ARGV[7], '+', ARGV[8],
+    ARGV[4])
+end
+if #pending == 0 then return {'empty'} end
+local ids, deliveries = {}, {}
+for i, one in ipairs(pending) do
+  ids[i] = one[1]
+  deliveries[one[1]] = one[4]
+end
+local entries = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
+local failed = redis.call('HMGET', KEYS[3], unpack(ids))
+local attempts = {}
+for i, id in ipairs(ids) do attempts[id] = tonumber(failed[i] or 0) end
+local counts = {}
+for i, entry in ipairs(entries) do
+  counts[i] = {deliveries[entry[1]] + 1, attempts[entry[1]]}
+end
+return {'claimed', entries, counts, #ids - #entries, ids[#ids]}
+""",
+)
+
+PARK: Final = Script(
+    3,
+    """-- hand events back. KEYS stream, parked, attempts
+-- ARGV group, member, parked consumer, delay in ms, failed, ids...
+local time = redis.call('TIME')
+local due = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4]
+local kept = {}
+for i = 6, #ARGV do
+  local id = ARGV[i]
+  local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
+  if one and one[2] == ARGV[2] then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, id, 'JUSTID')
+    redis.call('ZADD', KEYS[2], due, id)
+    if ARGV[5] == '1' then redis.call('HINCRBY', KEYS[3], id, 1) end
+    kept[#kept + 1] = id
+  end
+end
+return kept
+""",
+)
+
+LEAVE: Final = Script(
+    3,
+    """-- hand a page back and, when nothing is left, go. KEYS stream, beats, parked
+-- ARGV group, member, incarnation, parked consumer, limit
+local beat = redis.call('HGET', KEYS[2], ARGV[2])
+if not beat or string.sub(beat, 1, #ARGV[3]) ~= ARGV[3] then return -1 end
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('HDEL', KEYS[2], ARGV[2])
+  return 0
+end
+local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[5], ARGV[2])
+if pending.err then
+  redis.call('HDEL', KEYS[2], ARGV[2])
+  return 0
+end
+if #pending == 0 then
+  redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+  redis.call('HDEL', KEYS[2], ARGV[2])
+  return 0
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ids = {}
+for i, one in ipairs(pending) do ids[i] = one[1] end
+ids[#ids + 1] = 'JUSTID'
+local moved = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[4], 0, unpack(ids))
+for _, id in ipairs(moved) do redis.call('ZADD', KEYS[3], now, id) end
+return #pending
+""",
+)
+
+ACK: Final = Script(
+    2,
+    """-- ack what is still the member's own. KEYS stream, attempts; ARGV group, member, ids...
+local done = 0
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
+  if one and one[2] == ARGV[2] then
+    done = done + redis.call('XACK', KEYS[1], ARGV[1], id)
+    redis.call('HDEL', KEYS[2], id)
+  end
+end
+return done
+""",
+)
+
+BURY: Final = Script(
+    2,
+    """-- forget a struck member that has nothing. KEYS stream, beats; ARGV group, member
+if redis.call('HGET', KEYS[2], ARGV[2]) ~= 'struck' then return 0 end
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2])
+if #pending > 0 then return 0 end
+redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HDEL', KEYS[2], ARGV[2])
+return 1
+""",
+)
+
+TRIM: Final = Script(
+    1,
+    """-- trim a page, never past what a group needs. KEYS stream
+-- ARGV max events or -1, before id or '', guarded, limit, approximate
+local length = redis.call('XLEN', KEYS[1])
+local excess = tonumber(ARGV[4])
+if ARGV[1] ~= '-1' then excess = math.min(excess, length - tonumber(ARGV[1])) end
+if excess <= 0 then return {0, 0} end
+local function number_less(a, b)  -- decimal strings: exact beyond 2^53
+  if #a ~= #b then return #a < #b end
+  return a < b
+end
+local function less(a, b)
+  local a1, a2 = string.match(a, '^(%d+)-(%d+)$')
+  local b1, b2 = string.match(b, '^(%d+)-(%d+)$')
+  if a1 ~= b1 then return number_less(a1, b1) end
+  return number_less(a2, b2)
+end
+local bound = ARGV[2] ~= '' and ARGV[2] or nil
+if ARGV[3] == '1' then
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local about = {}
+    for i = 1, #group, 2 do about[group[i]] = group[i + 1] end
+    local need
+    if about['pending'] > 0 then
+      need = redis.call('XPENDING', KEYS[1], about['name'])[2]
+    else
+      local next = redis.call('XRANGE', KEYS[1], '(' .. about['last-delivered-id'], '+',
+        'COUNT', 1)[1]
+      need = next and next[1]
+    end
+    if need and (not bound or less(need, bound)) then bound = need end
+  end
+end
+local nth = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', excess + 1)
+local target = nth[excess + 1] and nth[excess + 1][1]
+if bound and (not target or less(bound, target)) then target = bound end
+if not target then
+  local removed = redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', length - excess)
+  return {removed, 0}
+end
+local mode = ARGV[5] == '1' and '~' or '='
+local removed = redis.call('XTRIM', KEYS[1], 'MINID', mode, target)
+return {removed, removed > 0 and removed >= excess and 1 or 0}
+""",
+)
+
+ALL: Final = (OPEN, APPEND, JOIN, BEAT, LOOK, CLAIM, PARK, LEAVE, ACK, BURY, TRIM)

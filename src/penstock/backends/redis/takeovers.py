@@ -1,0 +1,238 @@
+"""Takeovers: pending events that are, or become, this member's to handle.
+
+Does        find parked events that are due, judge who is dead, and claim in pages: our own pending
+            events, those of the dead, those of foreign consumers that are idle for too long.
+Does not    read new events (`member.py`), or judge by a clock other than our own monotonic one.
+Invariants  1. a claim is fenced: by our own heartbeat, and by the beat that was seen of the dead.
+            2. pages are at most what the caller has room for; a claim goes on until it is empty.
+            3. a struck member is remembered until its blocked read cannot be given events any more.
+Source      DESIGN.md, "Members are leased, not events"; reliability notes 1.5, 1.6.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from penstock.backends.redis.cursor import BLOCK, GRACE
+from penstock.backends.redis.keys import PARKED, Keys
+from penstock.backends.redis.replies import by_name, text
+from penstock.backends.redis.scripts import BURY, CLAIM, LOOK
+from penstock.event import Shard
+from penstock.ports import MemberOptions, Page
+from penstock.rules.leases import STRUCK, LeaseWatch
+from penstock.signals import Kind
+
+if TYPE_CHECKING:
+    from penstock.backends.redis.groups import RedisGroups
+
+LOOK_EVERY: Final = 0.5
+"""Seconds between looks for what others have handed back: they notice well within a second."""
+
+CHECKED: Final = 100
+"""Ids of an owner-checked call: each costs a look-up in the pending list."""
+
+_BURY_AFTER: Final = 60.0
+"""Seconds, and ten leases, for which a struck member is remembered: its blocked read, on a server
+that does not know yet that it is gone, may still be given events; they are found by its name."""
+
+
+class Claim(NamedTuple):
+    """Events to take over: whose, and on what condition.
+
+    `fence`: ``own``, ``foreign``, ``bury``, or the beat that was seen. `idle` in milliseconds.
+    """
+
+    shard: Shard
+    owner: str
+    fence: str
+    cursor: str = "-"
+    idle: int = 0
+
+
+class Takeovers:
+    """The claims of one member.
+
+    Args:
+        groups: the backend.
+        keys: the names of each stream.
+        group: the group's name.
+        name: the member's name.
+        options: how the member behaves.
+        signal: tells observers: kind, message, shard, count.
+    """
+
+    def __init__(  # noqa: PLR0917 - made by RedisMember alone
+        self,
+        groups: RedisGroups,
+        keys: Mapping[Shard, Keys],
+        group: str,
+        name: str,
+        options: MemberOptions,
+        signal: Callable[[Kind, str, Shard, int | None], None],
+    ) -> None:
+        self._link = groups.link
+        self._clock = groups.clock
+        self._keys = keys
+        self._group = group
+        self._name = name
+        self._options = options
+        self._signal = signal
+        self._watches = {shard: LeaseWatch(options.lease) for shard in keys}
+        self._claims: deque[Claim] = deque()
+        self._struck: dict[tuple[Shard, str], float] = {}
+        self._taken: dict[tuple[Shard, str], int] = {}
+        self._next_beats = 0.0
+        self._again: float | None = None
+        self._incarnation = ""
+        self.next_look = 0.0
+        self.lapsed = False
+
+    def begin(self, incarnation: str) -> None:
+        """A new incarnation: nothing is known of others, and our own pending events come first."""
+        self._incarnation = incarnation
+        self._claims.clear()
+        self.lapsed = False
+        self.lost_contact()
+
+    def lost_contact(self) -> None:
+        """A reply was lost: what the server gave us may stand in our pending list alone.
+
+        It is looked at now, and once more when a read that the server still believes in, on the
+        connection that broke, must have ended: until then it may be given events.
+        """
+        for watch in self._watches.values():
+            watch.reset()
+        others = [claim for claim in self._claims if claim.owner != self._name]
+        own = [Claim(shard, self._name, "own") for shard in self._keys]
+        self._claims = deque(own + others)
+        self._again = self._clock.monotonic() + BLOCK + GRACE
+
+    async def find(self, limit: int) -> list[Page]:
+        """What is to be handled before anything new: own, due, dead; empty if there is nothing."""
+        self._look_again()
+        while self._claims and self._claims[0].owner == self._name:
+            if page := await self._take(self._claims.popleft(), limit):
+                return [page]
+        if found := await self._look_all(limit):
+            return found
+        while self._claims:
+            if page := await self._take(self._claims.popleft(), limit):
+                return [page]
+        return []
+
+    def _look_again(self) -> None:
+        if self._again is not None and self._clock.monotonic() >= self._again:
+            self._again = None
+            self._claims.extendleft(Claim(shard, self._name, "own") for shard in self._keys)
+
+    async def _look_all(self, limit: int) -> list[Page]:
+        now = self._clock.monotonic()
+        if now < self.next_look:
+            return []
+        self.next_look = now + min(LOOK_EVERY, self._options.lease / 4)
+        watch = now >= self._next_beats
+        if watch:
+            self._next_beats = now + self._options.lease / 4
+        due = [await self._look(shard, limit, watch) for shard in self._keys]
+        return [page for page in due if page.entries]
+
+    async def _look(self, shard: Shard, limit: int, watch: bool) -> Page:
+        """Take parked events that are due; on request, see who is dead."""
+        keys, group = self._keys[shard], self._group
+        names = [keys.stream, keys.beats(group), keys.parked(group), keys.attempts(group)]
+        args = (group, self._name, PARKED, min(limit, CHECKED), int(watch))
+        reply = await self._link.run(LOOK, names, *args, verb="read", key=keys.stream)
+        gone, entries, counts, beats, consumers = reply
+        if gone:
+            self._signal_trimmed(shard, gone)
+        if watch:
+            self._judge(shard, beats, [by_name(about) for about in consumers])
+        return Page(shard, entries, [(count, failed) for count, failed in counts])
+
+    def _judge(self, shard: Shard, flat: list[bytes], consumers: list[dict[str, Any]]) -> None:
+        """Queue the claims that this look gives cause for."""
+        now = self._clock.monotonic()
+        beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
+        pending = {text(about["name"]): about["pending"] for about in consumers}
+        beats.pop(self._name, None)
+        queued = {(claim.shard, claim.owner) for claim in self._claims}
+        for name, seen in self._watches[shard].observe(now, beats):
+            if (shard, name) in queued:
+                continue
+            if seen != STRUCK or pending.get(name):
+                self._claims.append(Claim(shard, name, seen))
+            else:
+                self._bury_later(shard, name, now)
+        for about in consumers:
+            name = text(about["name"])
+            if (
+                name not in beats
+                and name not in (self._name, PARKED)
+                and (shard, name) not in queued
+            ):
+                self._judge_foreign(shard, name, about)
+
+    def _judge_foreign(self, shard: Shard, name: str, about: dict[str, Any]) -> None:
+        """One that never beat is taken from by idle time alone."""
+        idle = int(max(self._options.lease, self._options.foreign_idle) * 1000)
+        if about["pending"] and about["idle"] >= idle:
+            self._claims.append(Claim(shard, name, "foreign", idle=idle))
+
+    def _bury_later(self, shard: Shard, name: str, now: float) -> None:
+        since = self._struck.setdefault((shard, name), now)
+        if now - since > max(10 * self._options.lease, _BURY_AFTER):
+            del self._struck[shard, name]
+            self._claims.append(Claim(shard, name, "bury"))
+
+    async def _take(self, claim: Claim, limit: int) -> Page | None:
+        """One page of a claim; the rest stays queued."""
+        try:
+            reply = await self._run(claim, limit)
+        except BaseException:
+            self._claims.appendleft(claim)
+            raise
+        if reply is None or reply[0] != b"claimed":
+            self._on_ended(claim, reply and reply[0])
+            return None
+        _, entries, counts, gone, last = reply
+        who = (claim.shard, claim.owner)
+        self._taken[who] = self._taken.get(who, 0) + len(entries)
+        cursor = "(" + text(last) if claim.owner == self._name else "-"
+        self._claims.appendleft(claim._replace(cursor=cursor))
+        if gone:
+            self._signal_trimmed(claim.shard, gone)
+        if not entries:
+            return None
+        return Page(claim.shard, entries, [(count, failed) for count, failed in counts])
+
+    async def _run(self, claim: Claim, limit: int) -> Any:
+        keys = self._keys[claim.shard]
+        if claim.fence == "bury":
+            names = [keys.stream, keys.beats(self._group)]
+            await self._link.run(BURY, names, self._group, claim.owner, verb="read")
+            return None
+        names = [keys.stream, keys.beats(self._group), keys.attempts(self._group)]
+        who = (self._group, self._name, self._incarnation, claim.owner, claim.fence)
+        return await self._link.run(
+            CLAIM, names, *who, claim.idle, claim.cursor, limit, verb="read", key=keys.stream
+        )
+
+    def _on_ended(self, claim: Claim, status: bytes | None) -> None:
+        taken = self._taken.pop((claim.shard, claim.owner), 0)
+        if status == b"lapsed":
+            self.lapsed = True
+        elif claim.owner != self._name and (taken or status == b"empty"):
+            message = (
+                f"member {claim.owner!r} stopped beating; {self._name!r} took over "
+                f"{taken} events of it"
+            )
+            self._signal("member-taken-over", message, claim.shard, taken)
+
+    def _signal_trimmed(self, shard: Shard, count: int) -> None:
+        message = (
+            f"{count} events that group {self._group!r} of {shard.stream!r} had not finished were "
+            f"trimmed or removed; they are lost to it"
+        )
+        self._signal("trimmed-pending", message, shard, count)

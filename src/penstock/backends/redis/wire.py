@@ -1,0 +1,176 @@
+"""Wire: one pipelined connection to a Redis or Valkey, the hot road.
+
+Does        write packed commands, hand back their replies in order, in bulk.
+Does not    reconnect, retry or know commands: `link.py` makes wires, the verbs are elsewhere.
+Invariants  1. replies come in the order of the requests: RESP2, no pushes.
+            2. when the connection ends, every unanswered request fails with ConnectionLost.
+            3. an unanswered request is never handed to another caller: a wire that timed out ends.
+Cost        per batch: one write, one future. Per reply: what hiredis takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+import hiredis
+
+from penstock.backends.redis.edge import ConnectionLost, ReplyError
+
+Arg = str | bytes | int | float
+
+
+class _Request:
+    """Replies that one write waits for."""
+
+    __slots__ = ("future", "left", "replies")
+
+    def __init__(self, future: asyncio.Future[Any], count: int) -> None:
+        self.future = future
+        self.left = count
+        self.replies: list[Any] = []
+
+
+class Wire(asyncio.Protocol):
+    """One connection. Made by `link.connect`.
+
+    Args:
+        place: host and port or path, for errors.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.client_id = 0
+        self._reader = hiredis.Reader(replyError=ReplyError, protocolError=ReplyError)
+        self._requests: deque[_Request] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._lost: Exception | None = None
+        self._listeners: list[Callable[[Exception], None]] = []
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests can be sent."""
+        return self._lost is None and self._transport is not None
+
+    def on_lost(self, listener: Callable[[Exception], None]) -> None:
+        """Call *listener* once when the connection ends; at once if it has."""
+        if self._lost is not None:
+            listener(self._lost)
+        else:
+            self._listeners.append(listener)
+
+    def send(self, *args: Arg) -> asyncio.Future[Any]:
+        """Send one command; the future has its reply, an error reply as exception."""
+        return self._request(_pack(args), 1, single=True)
+
+    def send_many(self, commands: list[tuple[Arg, ...]]) -> asyncio.Future[list[Any]]:
+        """Send several commands in one write; the future has their replies, errors among them."""
+        return self._request(b"".join(map(_pack, commands)), len(commands))
+
+    async def call(self, *args: Arg, timeout: float) -> Any:
+        """Send one command and wait for its reply.
+
+        Raises:
+            ReplyError: the server's error reply.
+            ConnectionLost: the connection ended before the reply.
+            TimeoutError: no reply within *timeout* seconds; the wire is ended.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.send(*args)
+        except TimeoutError:
+            self.end(TimeoutError(f"no reply within {timeout} s"))
+            raise
+
+    async def writable(self) -> None:
+        """Return when the socket takes more: the kernel's buffer and ours are not full."""
+        await self._writable.wait()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Close now; unanswered requests fail."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._finish(error or ConnectionLost("closed"))
+
+    def _request(self, data: bytes, count: int, *, single: bool = False) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._lost is not None or self._transport is None:
+            future.set_exception(ConnectionLost(str(self._lost or "not connected")))
+            return future
+        self._requests.append(_Request(future, 0 if single else count))
+        self._transport.write(data)
+        return future
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the socket is there."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: parse what came, and resolve what is complete."""
+        self._reader.feed(data)
+        gets = self._reader.gets
+        try:
+            while (reply := gets()) is not False:
+                self._deliver(reply)
+        except ReplyError as error:
+            self.end(ConnectionLost(f"the server's answer cannot be read: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: the socket is gone."""
+        self._finish(ConnectionLost(str(exc) if exc else "the server closed the connection"))
+
+    def pause_writing(self) -> None:
+        """asyncio: the socket takes no more for now."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """asyncio: the socket takes more."""
+        self._writable.set()
+
+    def _deliver(self, reply: Any) -> None:
+        if not self._requests:
+            raise ReplyError("a reply that nobody asked for")
+        request = self._requests[0]
+        if request.left:
+            request.replies.append(reply)
+            request.left -= 1
+            if request.left:
+                return
+            reply = request.replies
+        self._requests.popleft()
+        if request.future.done():
+            return
+        if isinstance(reply, ReplyError):
+            request.future.set_exception(reply)
+        else:
+            request.future.set_result(reply)
+
+    def _finish(self, error: Exception) -> None:
+        if self._lost is not None:
+            return
+        self._lost = error
+        self._writable.set()
+        requests, self._requests = self._requests, deque()
+        for request in requests:
+            if not request.future.done():
+                request.future.set_exception(ConnectionLost(str(error)))
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener(error)
+
+
+_pack_text: Callable[[tuple[Arg, ...]], bytes] = cast("Any", hiredis).pack_command
+"""hiredis' own types say that a command has one argument."""
+
+
+def _pack(args: tuple[Arg, ...]) -> bytes:
+    try:
+        return _pack_text(args)
+    except UnicodeEncodeError:  # bytes that were no UTF-8 when they were read as text
+        escaped = (a.encode("utf-8", "surrogateescape") if isinstance(a, str) else a for a in args)
+        return _pack_text(tuple(escaped))

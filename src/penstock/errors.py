@@ -1,0 +1,170 @@
+"""The error tree, ordered by what the caller can do.
+
+    PenstockError
+    ├─ ConfigError (ValueError)   the call is wrong; nothing was started
+    ├─ ClosedError                used after aclose, or after fork
+    ├─ BackendError               backend, verb, key, retryable; __cause__ is the client's own error
+    │  ├─ BackendUnavailable      no connection, timeout, failover, loading: try again
+    │  ├─ BackendRejected         credentials, rights, wrong type, command missing, out of memory
+    │  └─ NotFound                no such stream or group
+    ├─ OutcomeUnknown             no reply: stored, unknown and unsent counts
+    ├─ PositionLost               wanted, oldest: the log was trimmed past you
+    ├─ GroupLost, LeaseLost       signalled; raised where it cannot be mended
+    ├─ PayloadTooLarge            size, limit in bytes; nothing was sent
+    ├─ ConflictError              an expected position or id did not hold
+    ├─ EncodeError, DecodeError   ours to mend, theirs to mend
+    └─ StageError
+       ├─ SubscriptionCancelled
+       └─ DemandExceeded
+
+Does        carry fields, not only text: every class says what a program needs to react.
+Does not    know any backend: foreign exceptions are mapped at each backend's edge.
+Invariants  1. every error of this library is a PenstockError.
+            2. a message says what must hold, what was given, where, and what to do;
+               it never holds a password.
+"""
+
+from __future__ import annotations
+
+
+class PenstockError(Exception):
+    """The root of everything that this library raises on its own account."""
+
+
+class ConfigError(PenstockError, ValueError):
+    """The call is wrong, or the backend does not offer what it asks for; nothing was started."""
+
+
+class ClosedError(PenstockError):
+    """The object was used after ``aclose()``, or in another process than the one that made it."""
+
+
+class BackendError(PenstockError):
+    """The backend did not do what it was asked.
+
+    Attributes:
+        backend: which kind of backend, e.g. ``"redis"``.
+        verb: what was asked of it, e.g. ``"append"``.
+        key: the stream or key that it was asked of; ``""`` if none.
+        retryable: whether the same call may succeed later without anybody mending anything.
+    """
+
+    retryable = False
+
+    def __init__(self, message: str, *, backend: str = "", verb: str = "", key: str = "") -> None:
+        super().__init__(message)
+        self.backend = backend
+        self.verb = verb
+        self.key = key
+
+
+class BackendUnavailable(BackendError):
+    """No connection, no answer in time, failing over, loading: the same call may succeed later."""
+
+    retryable = True
+
+
+class BackendRejected(BackendError):
+    """Refused: credentials, rights, wrong type of key, missing command, out of memory."""
+
+
+class NotFound(BackendError):
+    """There is no such stream or group."""
+
+
+class OutcomeUnknown(PenstockError):
+    """No reply came, so nobody can say whether the events were stored.
+
+    Attributes:
+        stored: how many events are known to be stored.
+        unknown: how many events may or may not be stored.
+        unsent: how many events were certainly not stored.
+    """
+
+    def __init__(self, message: str, *, stored: int = 0, unknown: int = 0, unsent: int = 0) -> None:
+        super().__init__(message)
+        self.stored = stored
+        self.unknown = unknown
+        self.unsent = unsent
+
+
+class PositionLost(PenstockError):
+    """The log was trimmed past the position that a reader stood at.
+
+    Attributes:
+        wanted: the position that was wanted, in its string form.
+        oldest: the oldest position that is left; ``""`` if the log is empty.
+        lost: how many events were lost; ``None`` where the backend cannot tell.
+    """
+
+    def __init__(
+        self, message: str, *, wanted: str = "", oldest: str = "", lost: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.wanted = wanted
+        self.oldest = oldest
+        self.lost = lost
+
+
+class GroupLost(PenstockError):
+    """The group vanished from the backend and could not be made anew."""
+
+
+class LeaseLost(PenstockError):
+    """The event is no longer this member's: it was held too long, or the member was taken for dead.
+
+    Attributes:
+        positions: the positions of the events that were refused, in their string form.
+    """
+
+    def __init__(self, message: str, *, positions: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.positions = positions
+
+
+class PayloadTooLarge(PenstockError):
+    """An event is over the limit; nothing of it was sent.
+
+    Attributes:
+        size: the size of the event in bytes.
+        limit: the limit in bytes.
+    """
+
+    def __init__(self, message: str, *, size: int, limit: int) -> None:
+        super().__init__(message)
+        self.size = size
+        self.limit = limit
+
+
+class ConflictError(PenstockError):
+    """An expected position or id did not hold; nothing was stored."""
+
+
+class EncodeError(PenstockError):
+    """The value cannot be written with the stream's codec; nothing was sent."""
+
+
+class DecodeError(PenstockError):
+    """What the stream holds cannot be read with the stream's codec; the bytes are untouched.
+
+    Attributes:
+        stream: the stream of the event; ``""`` if not known.
+        position: the position of the event in its string form; ``""`` if not known.
+    """
+
+    def __init__(self, message: str, *, stream: str = "", position: str = "") -> None:
+        super().__init__(message)
+        self.stream = stream
+        self.position = position
+
+
+class StageError(PenstockError):
+    """A stage broke its contract, or failed."""
+
+
+class SubscriptionCancelled(StageError):
+    """The other end of a subscription went away."""
+
+
+class DemandExceeded(StageError):
+    """More events came than were asked for: always a bug of the producer."""

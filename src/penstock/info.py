@@ -1,0 +1,82 @@
+"""Info: what a backend says about itself, its streams and their groups, as plain values.
+
+Does        name the facts; None stands for what a backend cannot know.
+Does not    ask anybody: `ports` has the verbs that return these.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from penstock.event import Position, Shard
+
+
+class Features(NamedTuple):
+    """What a backend can do. The API refuses the rest before anything is started."""
+
+    backend: str
+    event_groups: bool
+    shard_groups: bool
+    shards: bool
+    idempotent: bool
+    max_event_bytes: int = 1 << 20
+
+
+class Marks(NamedTuple):
+    """What is stored with a stream at its first append, and adopted by every later handle."""
+
+    layout: str
+    codec: str
+    shards: int = 1
+
+
+class StreamInfo(NamedTuple):
+    """A stream as it stands: `marks` is None for a stream that others made.
+
+    `length` and `added` count events over all shards; `oldest` and `newest` are by shard,
+    None where a shard is empty. `bytes` is the backend's own estimate, None if it has none.
+    """
+
+    name: str
+    marks: Marks | None
+    length: int
+    added: int | None
+    oldest: tuple[Position | None, ...]
+    newest: tuple[Position | None, ...]
+    groups: int
+    bytes: int | None = None
+
+
+class MemberInfo(NamedTuple):
+    """A member of a group: `beating` is None where the backend does not lease members."""
+
+    name: str
+    pending: int
+    idle: float
+    beating: bool | None
+
+
+class GroupInfo(NamedTuple):
+    """A group of a shard: `lag` (events not yet handed out) is None where it cannot be known.
+
+    `pending` are held by members; `parked` (handed back, not yet due or not yet taken) come on top.
+    """
+
+    name: str
+    shard: Shard
+    lag: int | None
+    pending: int
+    parked: int
+    last: Position | None
+    members: tuple[MemberInfo, ...]
+
+
+class PendingInfo(NamedTuple):
+    """An event that was handed out and neither acked nor handed back; `idle` in seconds."""
+
+    shard: Shard
+    position: Position
+    member: str
+    idle: float
+    deliveries: int
+    attempts: int

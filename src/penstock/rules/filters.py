@@ -1,0 +1,46 @@
+"""`where`: which events a reader or a group wants.
+
+Does        turn a topic, a glob, a regular expression or a predicate into one predicate.
+Does not    run on the server: it is decided on the client, and a group acks what it filters out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fnmatch import translate
+from typing import Any
+
+from penstock.errors import ConfigError
+from penstock.event import Event
+
+Where = str | re.Pattern[str] | Callable[[Event[Any]], bool]
+"""A topic (``"eu"``), a glob on topics (``"eu.*"``), a compiled regular expression that must match
+the whole topic, or a predicate on the event."""
+
+
+def predicate(where: Where | None) -> Callable[[Event[Any]], bool] | None:
+    """The one predicate that *where* means; None: everything is wanted.
+
+    Raises:
+        ConfigError: *where* is none of the four.
+    """
+    if where is None:
+        return None
+    if isinstance(where, re.Pattern):
+        return lambda event: where.fullmatch(event.topic) is not None
+    if isinstance(where, str):
+        return _by_topic(where)
+    if callable(where):
+        return where
+    raise ConfigError(
+        f"where must be a topic, a glob, a compiled regular expression or a predicate on the "
+        f"event, got {type(where).__name__}"
+    )
+
+
+def _by_topic(where: str) -> Callable[[Event[Any]], bool]:
+    if not any(character in where for character in "*?["):
+        return lambda event: event.topic == where
+    pattern = re.compile(translate(where))
+    return lambda event: pattern.match(event.topic) is not None

@@ -1,0 +1,248 @@
+"""The ledger of a group member: what it holds, since when, and what may still be acked.
+
+Does        know every event from its fetch to its ack; queue acks; find what was held too long.
+Does not    wait, send, or look at a clock: times are handed in.
+Invariants  1. an event is held from its fetch until it is acked, handed back, or held too long.
+            2. each delivery is an Event object of its own: an ack of an earlier delivery of the
+               same event is refused, as that delivery was lost.
+            3. after `hold` seconds in a hand an event is not ours any more.
+            4. an ack of what is already acked does nothing.
+            5. what was fetched before the member lapsed is acked fenced.
+Cost        per event: one dict entry in, one out. Hands are looked through once a second.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from penstock.errors import ConfigError, LeaseLost
+from penstock.event import Event, Origin, Shard
+
+REMEMBERED: Final = 100_000
+"""How many lost deliveries are remembered, to refuse their acks by name."""
+
+_TOGETHER: Final = 0.25
+"""Seconds within which events count as handed out at once: `hold` is that exact."""
+
+
+class Acks(NamedTuple):
+    """Acks to send for one shard: plain ones, and those that must be owner-checked."""
+
+    shard: Shard
+    plain: list[bytes]
+    fenced: list[bytes]
+
+
+class Book:
+    """What is held of one shard."""
+
+    __slots__ = ("fenced", "held", "lost", "plain", "shard", "stale")
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.held: dict[bytes, Event[Any]] = {}
+        self.stale: set[bytes] = set()
+        self.lost: dict[bytes, None] = {}
+        self.plain: list[bytes] = []
+        self.fenced: list[bytes] = []
+
+
+class Ledger:
+    """What one member holds.
+
+    Args:
+        hold: the longest that an event may stay in a hand, in seconds.
+    """
+
+    def __init__(self, hold: float) -> None:
+        self._hold = hold
+        self._books: dict[Origin, Book] = {}
+        self._hands: deque[tuple[float, list[Event[Any]]]] = deque()
+        self._extended: dict[int, float] = {}
+        self.bytes = 0
+        self.queued = 0
+
+    @property
+    def events(self) -> int:
+        """How many events are held."""
+        return sum(len(book.held) for book in self._books.values())
+
+    def open(self, origin: Origin, shard: Shard) -> Book:
+        """The book of a shard, known by the origin of its events."""
+        return self._books.setdefault(origin, Book(shard))
+
+    def fetched(self, origin: Origin, events: Sequence[Event[Any]]) -> None:
+        """These came from the backend, all of one shard."""
+        held = self._books[origin].held
+        for event in events:
+            held[event.entry_id] = event
+            self.bytes += event.size
+
+    def holds(self, origin: Origin, entry_id: bytes) -> bool:
+        """Whether that event is held already."""
+        return entry_id in self._books[origin].held
+
+    def handed(self, events: list[Event[Any]], now: float) -> None:
+        """These were given to the program at *now*: their hold begins."""
+        if self._hands and now - self._hands[-1][0] < _TOGETHER:
+            self._hands[-1][1].extend(events)
+        else:
+            self._hands.append((now, list(events)))
+
+    def ack(self, events: Iterable[Event[Any]]) -> None:
+        """Queue the acks of *events*.
+
+        Raises:
+            LeaseLost: some were not ours any more; all others are queued.
+            ConfigError: an event of another group or reader; nothing behind it is queued.
+        """
+        refused: list[Event[Any]] = []
+        for event in events:
+            book = self._book(event)
+            held = book.held.pop(event.entry_id, None)
+            if held is event:
+                self._settle(book, event)
+            elif held is not None:
+                book.held[event.entry_id] = held
+                refused.append(event)
+            elif event.entry_id in book.lost:
+                refused.append(event)
+        if refused:
+            raise LeaseLost(_refusal(refused), positions=tuple(str(e.position) for e in refused))
+
+    def release(self, events: Iterable[Event[Any]]) -> dict[Shard, list[bytes]]:
+        """Stop holding *events*; by shard, the ids of those that were held."""
+        ids: dict[Shard, list[bytes]] = {}
+        for event in events:
+            book = self._book(event)
+            if book.held.get(event.entry_id) is event:
+                self._forget(book, event)
+                self._remember_lost(book, event.entry_id)
+                ids.setdefault(book.shard, []).append(event.entry_id)
+        return ids
+
+    def in_hand(self, event: Event[Any]) -> bool:
+        """Whether this very delivery is still held."""
+        return self._book(event).held.get(event.entry_id) is event
+
+    def extend(self, event: Event[Any], now: float) -> None:
+        """Count the hold of *event* anew from *now*.
+
+        Raises:
+            LeaseLost: it is not held any more.
+        """
+        if not self.in_hand(event):
+            raise LeaseLost(_refusal([event]), positions=(str(event.position),))
+        self._extended[id(event)] = now
+        self._hands.append((now, [event]))
+
+    def expired(self, now: float) -> list[Event[Any]]:
+        """What has been in a hand for `hold` seconds, still held; forget hands that are empty."""
+        kept: deque[tuple[float, list[Event[Any]]]] = deque()
+        due: list[Event[Any]] = []
+        for since, events in self._hands:
+            held = [event for event in events if self._is_held_since(event, since)]
+            if held and since + self._hold <= now:
+                due += held
+            elif held:
+                kept.append((since, held))
+        self._hands = kept
+        self._extended = {key: at for key, at in self._extended.items() if at + self._hold > now}
+        return due
+
+    def lapse(self, dropped: Iterable[Event[Any]]) -> None:
+        """The member was taken for dead: forget *dropped*, ack the rest fenced from now on."""
+        for event in dropped:
+            book = self._book(event)
+            if book.held.get(event.entry_id) is event:
+                self._forget(book, event)
+        for book in self._books.values():
+            book.stale.update(book.held)
+            book.fenced += book.plain
+            book.plain = []
+
+    def lose(self, stream: str) -> int:
+        """The group of *stream* was lost: nothing of it is held, its queued acks mean nothing.
+
+        How many events and acks that were.
+        """
+        lost = 0
+        for book in self._books.values():
+            if book.shard.stream == stream:
+                lost += len(book.held) + len(book.plain) + len(book.fenced)
+                self.queued -= len(book.plain) + len(book.fenced)
+                for event in list(book.held.values()):
+                    self._forget(book, event)
+                    self._remember_lost(book, event.entry_id)
+                book.plain, book.fenced = [], []
+        return lost
+
+    def take_acks(self) -> list[Acks]:
+        """The queued acks, by shard; they are not queued any more."""
+        acks = [
+            Acks(book.shard, book.plain, book.fenced)
+            for book in self._books.values()
+            if book.plain or book.fenced
+        ]
+        for book in self._books.values():
+            book.plain, book.fenced = [], []
+        self.queued = 0
+        return acks
+
+    def restore(self, acks: Acks) -> None:
+        """These acks could not be sent: queue them again, before later ones."""
+        for book in self._books.values():
+            if book.shard == acks.shard:
+                book.plain[:0] = acks.plain
+                book.fenced[:0] = acks.fenced
+                self.queued += len(acks.plain) + len(acks.fenced)
+
+    def held(self) -> list[Event[Any]]:
+        """Everything that is held, by shard, oldest fetch first."""
+        return [event for book in self._books.values() for event in book.held.values()]
+
+    def _settle(self, book: Book, event: Event[Any]) -> None:
+        self.bytes -= event.size
+        self.queued += 1
+        if event.attempts or (book.stale and event.entry_id in book.stale):
+            book.stale.discard(event.entry_id)
+            book.fenced.append(event.entry_id)
+        else:
+            book.plain.append(event.entry_id)
+
+    def _forget(self, book: Book, event: Event[Any]) -> None:
+        del book.held[event.entry_id]
+        book.stale.discard(event.entry_id)
+        self.bytes -= event.size
+
+    def _is_held_since(self, event: Event[Any], since: float) -> bool:
+        if self._extended and self._extended.get(id(event), since) != since:
+            return False
+        return self._book(event).held.get(event.entry_id) is event
+
+    def _book(self, event: Event[Any]) -> Book:
+        try:
+            return self._books[event.origin]
+        except KeyError:
+            raise ConfigError(
+                f"an event can only be acked by the group that it came from, "
+                f"got {event!r} of another group or of a reader"
+            ) from None
+
+    @staticmethod
+    def _remember_lost(book: Book, entry_id: bytes) -> None:
+        book.lost[entry_id] = None
+        if len(book.lost) > REMEMBERED:
+            del book.lost[next(iter(book.lost))]
+
+
+def _refusal(events: Sequence[Event[Any]]) -> str:
+    first = events[0]
+    more = f" and {len(events) - 1} more" if len(events) > 1 else ""
+    return (
+        f"an event must be acked while it is in hand; {first.stream!r} {first.position}{more} was "
+        f"handed back, held for longer than `hold`, or taken over, and comes again; "
+        f"call group.extend(event) in long work, or raise hold="
+    )

@@ -1,0 +1,52 @@
+"""How many events to ask for, so that what is in flight stays within events and bytes.
+
+Does        derive the size of the next fetch from the room that is left and the sizes seen.
+Does not    fetch, or count what is in flight (`ledger`).
+Invariants  1. what is in flight is at most the budget, plus one fetch.
+            2. the first fetch is small: nothing is known yet about the entries.
+            3. one event is always allowed when nothing is in flight, however large it is.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FIRST: Final = 64
+"""Events of the first fetch: 64 of the largest default size (1 MiB) are the default budget."""
+
+PAGE: Final = 1000
+"""Events of a fetch at most: past this a reply delays others more than it saves round trips."""
+
+_FORGET: Final = 0.9
+"""How fast a large entry is forgotten, per fetch: half after seven."""
+
+
+class FetchSizer:
+    """The size of the next fetch.
+
+    Args:
+        max_events: the most events that may be in flight.
+        max_bytes: the most bytes that may be in flight.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._largest = 0.0
+
+    def next(self, events: int, size: int) -> int:
+        """How many events to ask for while *events* of *size* bytes are in flight; 0: none."""
+        room = self._max_events - events
+        if room <= 0:
+            return 0
+        if not self._largest:
+            return min(FIRST, room)
+        by_bytes = int((self._max_bytes - size) / self._largest)
+        if by_bytes < 1:
+            return 0 if events else 1
+        return min(PAGE, room, by_bytes)
+
+    def seen(self, events: int, size: int, largest: int) -> None:
+        """A fetch brought *events* of *size* bytes, the largest of *largest* bytes."""
+        if events:
+            self._largest = max(float(largest), self._largest * _FORGET, 1.0)

@@ -1,0 +1,80 @@
+"""Signals: what happened that no caller waited for, as plain values.
+
+Does        name every kind of signal, and hold the table of them.
+Does not    log, count or send anywhere: observers do.
+Invariants  1. a signal is a fact, made once per batch or rarer, never once per event.
+            2. it holds no payload, key or secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+
+Severity = Literal["info", "warning", "error"]
+
+Kind = Literal[
+    "connected",
+    "disconnected",
+    "start-ignored",
+    "member-joined",
+    "member-lapsed",
+    "member-taken-over",
+    "group-lost",
+    "group-left-behind",
+    "hold-expired",
+    "acks-missed",
+    "confirmed-lost",
+    "session-reset",
+    "trimmed-pending",
+    "stalled",
+    "observer-failed",
+]
+
+SEVERITY: Final[dict[Kind, Severity]] = {
+    "connected": "info",
+    "disconnected": "warning",
+    "start-ignored": "info",
+    "member-joined": "info",
+    "member-lapsed": "warning",
+    "member-taken-over": "warning",
+    "group-lost": "error",
+    "group-left-behind": "warning",
+    "hold-expired": "warning",
+    "acks-missed": "warning",
+    "confirmed-lost": "error",
+    "session-reset": "warning",
+    "trimmed-pending": "error",
+    "stalled": "warning",
+    "observer-failed": "error",
+}
+"""How grave each kind is; the order is that of an event's life."""
+
+
+class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One fact: *kind* says what, *message* says it in a sentence.
+
+    Attributes:
+        kind: one of `SEVERITY`'s keys.
+        message: what happened and what it means, for people.
+        stream, group, member: where; ``""`` if it does not apply.
+        count: how many events it is about; None if it does not apply or cannot be known.
+    """
+
+    kind: Kind
+    message: str
+    stream: str = ""
+    group: str = ""
+    member: str = ""
+    count: int | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """How grave it is."""
+        return SEVERITY[self.kind]
+
+
+Observer = Callable[[Signal], None]
+"""Takes each signal as it happens; must not wait."""

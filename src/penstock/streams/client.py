@@ -1,0 +1,318 @@
+"""Client: a connection to where the streams are.
+
+Does        read the URL, open the backend, hand out streams, readers and groups.
+Does not    hold events.
+Invariants  1. nothing is connected before ``async with``; what cannot be reached is said there.
+            2. a client belongs to one process: after a fork it says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+
+from penstock.clock import Clock, SystemClock
+from penstock.codecs import Codec
+from penstock.errors import ClosedError, ConfigError
+from penstock.event import NEWEST, OLDEST, Position, Start, Until
+from penstock.observers import Observers
+from penstock.rules.filters import Where
+from penstock.rules.retry import Retry
+from penstock.signals import Observer
+from penstock.streams.group import Group, GroupOptions
+from penstock.streams.names import check_label, check_stream
+from penstock.streams.opening import Opened, open_backend
+from penstock.streams.reader import Reader
+from penstock.streams.stream import Stream
+from penstock.url import Url, parse_url
+
+if TYPE_CHECKING:
+    import redis.asyncio
+T = TypeVar("T")
+
+MAX_EVENT_BYTES: Final = 1 << 20
+"""The largest event by default: brokers' own limits are near it, and a page of events must fit."""
+
+
+def connect(
+    url: str | None = None,
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    db: int | None = None,
+    client_name: str | None = None,
+    timeout: float | None = None,
+    max_event_bytes: int = MAX_EVENT_BYTES,
+    observer: Observer | Iterable[Observer] = (),
+    clock: Clock | None = None,
+) -> Client:
+    """A client; use it with ``async with``, which connects.
+
+    Args:
+        url: where the streams are; None: ``$PENSTOCK_URL``. What follows may stand in it too.
+        user: whom to log in as.
+        password: with which password; it is never shown.
+        db: which of the server's databases.
+        client_name: what the server calls this connection.
+        timeout: the longest wait for a connection, in seconds; 5 by default.
+        max_event_bytes: the largest event that may be appended.
+        observer: who is told of signals (one or several); without any they are logged.
+        clock: where time comes from; the machine's by default.
+
+    Raises:
+        ConfigError: no URL, or a wrong one.
+    """
+    text = url if url is not None else os.environ.get("PENSTOCK_URL", "")
+    if not text:
+        raise ConfigError(
+            "a URL must say where the streams are, and neither connect(url) nor $PENSTOCK_URL "
+            "does; embedded:// starts a server of your own"
+        )
+    given = {
+        "user": user,
+        "password": password,
+        "db": None if db is None else str(db),
+        "client_name": client_name,
+        "timeout": None if timeout is None else str(timeout),
+    }
+    parsed = _with_options(parse_url(text), {k: v for k, v in given.items() if v is not None})
+    observers = Observers([observer] if callable(observer) else observer)
+    return Client(parsed, observers, clock or SystemClock(), max_event_bytes)
+
+
+class Client:
+    """Where streams come from. Made by `connect`."""
+
+    def __init__(self, url: Url, observers: Observers, clock: Clock, max_event_bytes: int) -> None:
+        self.url = url
+        self.observers = observers
+        self.clock = clock
+        self.max_event_bytes = max_event_bytes
+        self._opened: Opened | None = None
+        self._streams: list[Stream[Any]] = []
+        self._process = os.getpid()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            BackendUnavailable: nothing answers within the timeout.
+            BackendRejected: wrong credentials, or a server that is too old.
+            ConfigError: this backend needs something that is not installed.
+        """
+        if self._closed:
+            raise ClosedError("a client cannot be opened again; call connect() anew")
+        self._opened = await open_backend(self.url, self.clock, self.observers)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def backend(self) -> Any:
+        """The backend, by its ports.
+
+        Raises:
+            ClosedError: not opened yet, closed, or made in another process (before a fork).
+        """
+        if os.getpid() != self._process:
+            raise ClosedError(
+                "a client must be made in the process that uses it, and this one was made before "
+                "a fork; call connect() in the child"
+            )
+        if self._opened is None:
+            when = "was closed" if self._closed else "is not open: write 'async with connect(...)'"
+            raise ClosedError(f"the client of {self.url} {when}")
+        return self._opened.backend
+
+    @property
+    def redis(self) -> redis.asyncio.Redis:
+        """The redis-py client underneath, its retries off, for whatever is not wrapped here.
+
+        Raises:
+            ConfigError: the backend is not Redis.
+        """
+        client = getattr(self.backend, "redis", None)
+        if client is None:
+            raise ConfigError(f"client.redis needs a Redis or Valkey, got {self.url}")
+        return client
+
+    @overload
+    def stream(
+        self,
+        name: str,
+        *,
+        type: type[T],
+        codec: Codec[T] | None = None,
+        layout: str | None = None,
+        shards: int | None = None,
+        foreign: bool = False,
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        name: str,
+        *,
+        type: Any = None,
+        codec: Codec[Any] | str | None = None,
+        layout: str | None = None,
+        shards: int | None = None,
+        foreign: bool = False,
+    ) -> Stream[Any]: ...
+    def stream(
+        self,
+        name: str,
+        *,
+        type: Any = None,
+        codec: Codec[Any] | str | None = None,
+        layout: str | None = None,
+        shards: int | None = None,
+        foreign: bool = False,
+    ) -> Stream[Any]:
+        """A handle on the stream *name*; nothing is read or written yet.
+
+        Args:
+            name: 1 to 249 letters, digits and ``. _ - :``, with at most one leading ``{tag}``.
+            type: what values are (Struct, dataclass, TypedDict, tagged union, bytes); None:
+                plain mappings, or whatever is stored.
+            codec: your own codec, or one of ours by name: ``"fields"``, ``"json"``, ``"raw"``.
+            layout: ``"fields"`` or ``"value"``; None: as stored, else by type.
+            shards: how many logs the stream is split into by key; None: as stored, else 1.
+            foreign: take any existing key that others made.
+
+        Raises:
+            ConfigError: a name that may not be, or shards that the backend does not offer.
+        """
+        check_stream(name, foreign=foreign)
+        if shards is not None and shards < 1:
+            raise ConfigError(f"shards must be at least 1, got {shards}")
+        if (shards or 1) > 1 and not self.backend.features.shards:
+            raise ConfigError(
+                f"{self.url.scheme}:// does not offer sharded streams yet, got shards={shards}"
+            )
+        stream: Stream[Any] = Stream(
+            self,
+            name,
+            type=type,
+            codec=codec,
+            layout=layout,
+            shards=shards,
+            foreign=foreign,
+        )
+        self._streams.append(stream)
+        return stream
+
+    def reader(
+        self,
+        streams: Sequence[Stream[T]],
+        *,
+        start: Start = NEWEST,
+        until: Until | Position | None = None,
+        where: Where | None = None,
+        prefetch: int = 1000,
+    ) -> Reader[T]:
+        """A reader over several streams, with a cursor of its own: it sees every event.
+
+        Args:
+            streams: which; their events are merged fairly, each stream in its own order.
+            start: ``OLDEST``, ``NEWEST``, ``after(position)`` or ``at(datetime)``; NEWEST is
+                anchored before ``async with`` returns.
+            until: ``END`` (the newest on entry), ``idle(seconds)``, or a position; None: for ever.
+            where: a topic, a glob, a compiled regular expression, or a predicate on the event.
+            prefetch: events that are read ahead at most.
+
+        Raises:
+            ConfigError: no streams, a prefetch below 1, or a `where` that is none of the four.
+        """
+        return Reader(self, streams, start=start, until=until, where=where, prefetch=prefetch)
+
+    def group(
+        self,
+        name: str,
+        streams: Sequence[Stream[T]],
+        *,
+        start: Start = OLDEST,
+        member: str | None = None,
+        share: str = "any",
+        ack_interval: float | None = 0.1,
+        lease: float = 30.0,
+        hold: float = 300.0,
+        retry: Retry | None = None,
+        where: Where | None = None,
+        until: Until | Position | None = None,
+        max_in_flight: int = 10_000,
+        max_in_flight_bytes: int = 64 * 1024 * 1024,
+    ) -> Group[T]:
+        """A member of the group *name*: it shares the events of *streams* with the other members.
+
+        Args:
+            name: the group's name; it is made on entry if there is none.
+            streams: which.
+            start: where a new group begins: at the oldest event by default, so that nothing is
+                missed; an existing one goes on where it stands.
+            member: the member's name; None: one of its own. A name that is taken up again gets
+                its own pending events first.
+            share: ``"any"`` or ``"events"``: any member takes any event, each acked on its own.
+            ack_interval: queued acks are sent at least this often, in seconds; None: by `flush`.
+            lease: a member that does not beat for so long, in seconds, is dead to the others.
+            hold: the longest that an event may stay in a hand, in seconds.
+            retry: delays after failures.
+            where: which events are wanted; the others are acked unseen.
+            until: as for readers.
+            max_in_flight: events that are fetched and not yet acked, at most.
+            max_in_flight_bytes: their bytes, at most.
+
+        Raises:
+            ConfigError: an option that is out of range, or that the backend does not offer.
+        """
+        options = GroupOptions(
+            start=start,
+            member=None if member is None else check_label("member", member),
+            ack_interval=ack_interval,
+            lease=lease,
+            hold=hold,
+            retry=retry or Retry(),
+            max_in_flight=max_in_flight,
+            max_in_flight_bytes=max_in_flight_bytes,
+        )
+        if share not in ("any", "events"):
+            raise ConfigError(f"share must be 'any' or 'events' in this version, got {share!r}")
+        check_label("group", name)
+        return Group(self, name, streams, options, where=where, until=until)
+
+    def observe(self, observer: Observer) -> None:
+        """Tell *observer* of every signal from now on."""
+        self.observers.add(observer)
+
+    async def aclose(self) -> None:
+        """Close all connections; an embedded server is let go. Close readers and groups before."""
+        self._closed = True
+        for stream in self._streams:
+            await stream.aclose()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.url}>"
+
+
+def _with_options(url: Url, given: dict[str, str]) -> Url:
+    from msgspec.structs import replace
+
+    if given and url.scheme in ("memory", "embedded") and set(given) - {"timeout"}:
+        raise ConfigError(f"{url.scheme}:// takes no {', '.join(sorted(given))}")
+    return replace(
+        url,
+        user=given.get("user", url.user),
+        password=given.get("password", url.password),
+        options={**url.options, **{k: v for k, v in given.items() if k != "password"}},
+    )

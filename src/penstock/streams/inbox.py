@@ -1,0 +1,171 @@
+"""Inbox: events that were fetched and not yet yielded, and those who wait for them.
+
+Does        hand out single events and batches, to any number of tasks at once.
+Does not    fetch: whoever fills it is told when something was taken.
+Invariants  1. each event is handed out once; a cancelled wait takes nothing.
+            2. a loop that always finds an event yields to the event loop now and then.
+            3. after its end, and an error is raised once, every further wait ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+_BREATHE: Final = 256
+"""Events handed out without waiting, after which the event loop gets a turn (under a ms)."""
+
+
+class Inbox(Generic[T]):
+    """A queue with an end.
+
+    Args:
+        taken: called with what was handed out, before it is.
+    """
+
+    def __init__(self, taken: Callable[[list[T]], None]) -> None:
+        self._taken = taken
+        self._events: deque[T] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._ended = False
+        self._error: BaseException | None = None
+        self._streak = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be put in."""
+        return self._ended
+
+    def put(self, events: Iterable[T]) -> None:
+        """These have come."""
+        self._events.extend(events)
+        self._wake(len(self._events))
+
+    def clear(self) -> list[T]:
+        """Take everything out, unseen by anybody."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def fail(self, error: BaseException) -> None:
+        """Raise *error* at the next step, whoever takes it; then go on."""
+        if self._error is None:
+            self._error = error
+        self._wake(1)
+
+    def end(self) -> None:
+        """Nothing more will come; what is there can still be taken."""
+        self._ended = True
+        self._wake(len(self._waiters))
+
+    async def next(self) -> T | None:
+        """The next event; None at the end."""
+        if self._events and self._error is None and self._streak < _BREATHE:
+            self._streak += 1
+            event = self._events.popleft()
+            self._taken([event])
+            return event
+        return await self._next_slowly()
+
+    async def receive(self, timeout: float | None) -> T | None:
+        """The next event; None at the end, or when none comes within *timeout* seconds."""
+        if timeout is None:
+            return await self.next()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._filled()
+        except TimeoutError:
+            pass
+        taken = self._take(1)
+        return taken[0] if taken else None
+
+    async def batch(self, size: int, within: float) -> list[T]:
+        """One to *size* events, what comes within *within* s of the first; empty at the end."""
+        await asyncio.sleep(0)
+        await self._filled()
+        if len(self._events) < size and within > 0 and not self._ended:
+            try:
+                async with asyncio.timeout(within):
+                    while 0 < len(self._events) < size and not self._ended:
+                        await self._wait()
+            except TimeoutError:
+                pass
+        if not self._events and not self._ended:
+            return await self.batch(size, within)  # another task was quicker
+        return self._take(size)
+
+    async def _next_slowly(self) -> T | None:
+        self._streak = 0
+        await asyncio.sleep(0)
+        while True:
+            await self._filled()
+            if taken := self._take(1):
+                return taken[0]
+            if self._ended:
+                return None
+
+    async def _filled(self) -> None:
+        """Return when there is an event, or the end; raise a stored error."""
+        while True:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if self._events or self._ended:
+                return
+            await self._wait()
+
+    async def _wait(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._wake(1)  # the wake-up was for us, and we do not take it
+            raise
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _take(self, size: int) -> list[T]:
+        count = min(size, len(self._events))
+        if count == len(self._events):
+            events = list(self._events)
+            self._events.clear()
+        else:
+            events = [self._events.popleft() for _ in range(count)]
+        if events:
+            self._taken(events)
+        return events
+
+    def _wake(self, count: int) -> None:
+        while self._waiters and count > 0:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                count -= 1
+
+
+class Batches(Generic[T]):
+    """``async for batch in reader.batches(size, within)``."""
+
+    def __init__(self, inbox: Inbox[T], size: int, within: float) -> None:
+        self._inbox = inbox
+        self._size = size
+        self._within = within
+
+    def __aiter__(self) -> AsyncIterator[list[T]]:
+        return self
+
+    async def __anext__(self) -> list[T]:
+        batch = await self._inbox.batch(self._size, self._within)
+        if not batch:
+            raise StopAsyncIteration
+        return batch

@@ -1,0 +1,125 @@
+"""Lane: events on their way into one shard, gathered into batches.
+
+Does        gather what is sent within one turn of the event loop, or until a batch is full.
+Does not    encode, limit what is pending, or try again: writer and appender do.
+Invariants  1. order in is order out.
+            2. nothing waits in a lane longer than one turn of the event loop.
+Cost        per event: two list appends. Per batch: one call of the appender.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from penstock.event import Position
+from penstock.ports import Appender
+
+BATCH_EVENTS: Final = 500
+"""Events of a batch: about a millisecond of the server's time, so that nobody else waits long."""
+
+BATCH_BYTES: Final = 256 * 1024
+"""Bytes of a batch: what a local socket takes in a few writes."""
+
+Done = Callable[[int, int, "asyncio.Future[Sequence[Position]]"], None]
+"""Told of a batch: its events, its bytes, and the future with its outcome."""
+
+
+class Lane:
+    """One shard's way in.
+
+    Args:
+        appender: the session that stores batches.
+        done: called when a batch has an outcome.
+    """
+
+    def __init__(self, appender: Appender, done: Done) -> None:
+        self._appender = appender
+        self._done = done
+        self._entries: list[list[Any]] = []
+        self._size = 0
+        self._scheduled = False
+        self._receipts: list[tuple[int, Receipt]] = []
+        self.flying: set[asyncio.Future[Sequence[Position]]] = set()
+
+    @property
+    def appender(self) -> Appender:
+        """The session."""
+        return self._appender
+
+    def add(self, fields: list[Any], size: int, receipt: Receipt | None = None) -> None:
+        """Put an event in; it is submitted within this turn of the event loop."""
+        if receipt is not None:
+            self._receipts.append((len(self._entries), receipt))
+        self._entries.append(fields)
+        self._size += size
+        if len(self._entries) >= BATCH_EVENTS or self._size >= BATCH_BYTES:
+            self.submit()
+        elif not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._on_turn)
+
+    def submit(self) -> None:
+        """Hand over what has gathered."""
+        if not self._entries:
+            return
+        entries, self._entries = self._entries, []
+        receipts, self._receipts = self._receipts, []
+        size, self._size = self._size, 0
+        future = self._appender.submit(entries)
+        self.flying.add(future)
+        future.add_done_callback(lambda done: self._on_done(len(entries), size, receipts, done))
+
+    def _on_turn(self) -> None:
+        self._scheduled = False
+        self.submit()
+
+    def _on_done(
+        self,
+        count: int,
+        size: int,
+        receipts: list[tuple[int, Receipt]],
+        future: asyncio.Future[Sequence[Position]],
+    ) -> None:
+        self.flying.discard(future)
+        error = future.exception()
+        for index, receipt in receipts:
+            receipt.resolve(future.result()[index] if error is None else error)
+        self._done(count, size, future)
+
+
+class Receipt:
+    """Proof of one event: ``position = await receipt``."""
+
+    __slots__ = ("_future", "taken")
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        self.taken = False
+
+    def __await__(self) -> Any:
+        """Wait until the event is stored; its position.
+
+        Cancelling the waiting does not take the event back.
+
+        Raises:
+            BackendError: it was not stored.
+            OutcomeUnknown: nobody knows whether it was.
+        """
+        self.taken = True
+        return asyncio.shield(self._future).__await__()
+
+    def done(self) -> bool:
+        """Whether the outcome is there."""
+        return self._future.done()
+
+    def resolve(self, outcome: Position | BaseException) -> None:
+        """Set the outcome; for the lane alone."""
+        if self._future.done():
+            return
+        if isinstance(outcome, BaseException):
+            self._future.set_exception(outcome)
+            self._future.exception()  # looked at: the writer reports it if nobody awaits it
+        else:
+            self._future.set_result(outcome)

@@ -1,0 +1,126 @@
+"""Opening: from a URL to a backend that is connected.
+
+Does        choose the backend by the URL's scheme, open it, and close it with all that it needed.
+Does not    read URLs (`url.py`).
+Invariants  1. a backend is imported when it is used: memory needs no Redis client.
+            2. what was opened by half is closed again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock.clock import Clock
+from penstock.errors import ConfigError
+from penstock.observers import Observers
+from penstock.url import Url
+
+if TYPE_CHECKING:
+    from penstock.backends.embedded import EmbeddedServer
+
+
+class Opened:
+    """A backend, and what stands behind it. Made by `open_backend`."""
+
+    def __init__(
+        self, backend: Any, *, server: EmbeddedServer | None = None, own: str = ""
+    ) -> None:
+        self.backend = backend
+        self._server = server
+        self._own_memory = own
+
+    async def aclose(self) -> None:
+        """Close the backend; let an embedded server go; drop a memory that had no name."""
+        try:
+            await self.backend.aclose()
+        finally:
+            if self._server is not None:
+                await self._server.aclose()
+        if self._own_memory:
+            from penstock.backends.memory import forget
+
+            forget(self._own_memory)
+
+
+async def open_backend(url: Url, clock: Clock, observers: Observers) -> Opened:
+    """Connect to where *url* says.
+
+    Raises:
+        BackendUnavailable: nothing answers within the timeout.
+        BackendRejected: wrong credentials, or a server that is too old.
+        ConfigError: something is not installed, or an option is out of range.
+    """
+    if url.scheme == "memory":
+        return _open_memory(url, clock, observers)
+    if url.scheme == "embedded":
+        return await _open_embedded(url, clock, observers)
+    return Opened(await _open_redis(url, "", clock, observers))
+
+
+def _open_memory(url: Url, clock: Clock, observers: Observers) -> Opened:
+    from penstock.backends.memory import MemoryBackend
+
+    own = "" if url.path else f"@{secrets.token_hex(8)}"
+    backend = MemoryBackend(url.path or own, clock=clock, observers=observers)
+    return Opened(backend, own=own)
+
+
+async def _open_embedded(url: Url, clock: Clock, observers: Observers) -> Opened:
+    from penstock.backends.embedded import EmbeddedServer
+
+    directory = Path(url.path) if url.path.strip("/") else None
+    temporary = "temporary" in url.options
+    timeout = _seconds(url.options.get("timeout", "10"))
+    server = await EmbeddedServer.open(directory, temporary=temporary, timeout=timeout)
+    try:
+        backend = await _open_redis(url, str(server.socket), clock, observers)
+    except BaseException:
+        await server.aclose()
+        raise
+    return Opened(backend, server=server)
+
+
+async def _open_redis(url: Url, path: str, clock: Clock, observers: Observers) -> Any:
+    from penstock.backends.redis.log import RedisBackend
+
+    backend = RedisBackend(_address(url, path), clock=clock, observers=observers)
+    try:
+        await backend.open()
+    except BaseException:
+        await backend.aclose()
+        raise
+    return backend
+
+
+def _address(url: Url, path: str) -> Any:
+    from penstock.backends.redis.control import Tls
+    from penstock.backends.redis.link import Address
+
+    options = url.options
+    tls = None
+    if url.scheme == "rediss":
+        verify = options.get("verify", "yes") not in ("no", "0", "false")
+        tls = Tls(options.get("ca"), options.get("cert"), options.get("key"), verify)
+    return Address(
+        host=url.host,
+        port=url.port,
+        path=path or (url.path if url.scheme == "redis+unix" else ""),
+        user=url.user,
+        password=url.password,
+        db=int(options.get("db", "0")),
+        client_name=options.get("client_name", "penstock"),
+        timeout=_seconds(options.get("timeout", "5")),
+        tls=tls,
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 86_400:
+        raise ConfigError(f"timeout must be a number of seconds above 0, got {text!r}")
+    return seconds

@@ -1,0 +1,397 @@
+"""Stream: a durable, ordered log with a name, and all that one can do with it.
+
+Does        append single events; make writers, readers and groups; describe, trim, remove.
+Does not    hold a connection: the client's backend does.
+Invariants  1. a handle costs nothing: the first use looks at the stream and adopts its marks.
+            2. a handle that asks for another format than is stored gets ConfigError.
+Used by     `client.Client.stream`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from penstock.codecs import Codec
+from penstock.errors import BackendUnavailable, ConfigError, NotFound, OutcomeUnknown
+from penstock.event import NEWEST, OLDEST, Event, Position, Shard, Start, Until
+from penstock.ports import Appender, AppendOptions, GroupInfo, StreamInfo, TrimTo
+from penstock.rules.filters import Where
+from penstock.rules.partition import shard_of
+from penstock.rules.retry import Retry
+from penstock.streams.format import Format, ShardOrigin, choose, make_meta
+from penstock.streams.lane import BATCH_EVENTS, Lane, Receipt
+from penstock.streams.writer import MAX_PENDING, MAX_PENDING_BYTES, Writer
+
+if TYPE_CHECKING:
+    from penstock.streams.client import Client
+    from penstock.streams.group import Group
+    from penstock.streams.reader import Reader
+
+T = TypeVar("T")
+
+
+class Stream(Generic[T]):
+    """A handle on one stream. Made by `Client.stream`.
+
+    Attributes:
+        name: the stream's name.
+        client: the client that it came from.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        *,
+        type: Any = None,
+        codec: Codec[Any] | str | None = None,
+        layout: str | None = None,
+        shards: int | None = None,
+        foreign: bool = False,
+    ) -> None:
+        self.name = name
+        self.client = client
+        self._type = type
+        self._codec = codec
+        self._layout = layout
+        self._wanted_shards = shards
+        self._shards = shards or 1
+        self._foreign = foreign
+        self._format: Format | None = None
+        self._lanes: dict[tuple[int, bool], Lane] = {}
+        self._opening = asyncio.Lock()
+
+    @property
+    def shards(self) -> int:
+        """How many shards the stream has, as far as this handle knows by now."""
+        return self._shards
+
+    async def append(
+        self,
+        value: T,
+        *,
+        name: str = "",
+        topic: str = "",
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        timestamp: float | datetime | None = None,
+        only_if_exists: bool = False,
+        timeout: float = 5.0,
+    ) -> Position:
+        """Append one event and return where it stands.
+
+        Waits until the server has stored it. Appends that run at the same time share batches.
+        Cancelled: the event may be stored or not.
+
+        Args:
+            value: what the stream's codec encodes; plain mappings on an untyped stream.
+            name: what happened, e.g. ``"order.paid"``; ``""`` for nothing.
+            topic: the label that readers filter by; not a Kafka topic.
+            key: what the event is about; events of one key go to one shard.
+            headers: free metadata, text by name.
+            id: the event's own id, kept with it.
+            timestamp: when it happened, if not now: seconds since 1970, or a datetime with a zone.
+            only_if_exists: store it only in a stream that exists already.
+            timeout: the longest wait, in seconds.
+
+        Raises:
+            EncodeError, PayloadTooLarge, ConfigError: it cannot be stored; nothing was sent.
+            NotFound: ``only_if_exists``, and there is no such stream.
+            BackendUnavailable: not stored: no connection in time.
+            BackendRejected: not stored: refused.
+            OutcomeUnknown: sent, and no answer came in time.
+
+        Source: Redis XADD; DESIGN.md, "Appends do not double".
+        """
+        form = await self.format()
+        fields, size = form.pack(value, make_meta(name, topic, key, headers, id, timestamp))
+        index = 0 if self._shards == 1 or key is None else shard_of(key, self._shards)
+        lane = await self._lane(index, only_if_exists)
+        receipt = Receipt()
+        lane.add(fields, size, receipt)
+        return await self._outcome(receipt, timeout)
+
+    async def append_many(self, values: Sequence[T], *, timeout: float = 30.0) -> list[Position]:
+        """Append several events in order, each in its own place; the positions.
+
+        Waits until all are stored. Cancelled: some may be stored.
+
+        Args:
+            values: what the stream's codec encodes.
+            timeout: the longest wait for all, in seconds.
+
+        Raises:
+            The same as `append`; with OutcomeUnknown, a first part may be stored.
+        """
+        form = await self.format()
+        packed = [form.pack(value, None) for value in values]
+        receipts: list[Receipt] = []
+        for at, (fields, size) in enumerate(packed):
+            receipts.append(Receipt())
+            lane = await self._lane(at % self._shards, False)
+            lane.add(fields, size, receipts[-1])
+            if at % (20 * BATCH_EVENTS) == 20 * BATCH_EVENTS - 1:
+                await self._outcome(receipts[-1], timeout)
+        return [await self._outcome(receipt, timeout) for receipt in receipts]
+
+    def writer(
+        self,
+        *,
+        max_pending: int = MAX_PENDING,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
+        timeout: float = 30.0,
+        idempotent: bool = True,
+    ) -> Writer[T]:
+        """A pipelined writer; use it with ``async with``.
+
+        Args:
+            max_pending: events that may be without an outcome; `send` waits at that many.
+            max_pending_bytes: bytes that may be without an outcome.
+            timeout: seconds that an event may go without an outcome, through outages and all.
+            idempotent: store nothing twice when a reply is lost (needs the right to run
+                scripts); False: a lost reply is OutcomeUnknown.
+
+        Raises:
+            ConfigError: a limit below 1, or a backend that cannot be idempotent.
+        """
+        if not timeout > 0:
+            raise ConfigError(f"timeout must be above 0 seconds, got {timeout!r}")
+
+        async def open_appender(index: int) -> Appender:
+            options = AppendOptions(idempotent=idempotent, timeout=timeout)
+            return await self._appender(index, options)
+
+        return Writer(
+            self, open_appender, max_pending=max_pending, max_pending_bytes=max_pending_bytes
+        )
+
+    def reader(
+        self,
+        *,
+        start: Start = NEWEST,
+        until: Until | Position | None = None,
+        where: Where | None = None,
+        prefetch: int = 1000,
+    ) -> Reader[T]:
+        """A reader with a cursor of its own: it sees every event. See `Client.reader`."""
+        return self.client.reader([self], start=start, until=until, where=where, prefetch=prefetch)
+
+    def group(
+        self,
+        name: str,
+        *,
+        start: Start = OLDEST,
+        member: str | None = None,
+        share: str = "any",
+        ack_interval: float | None = 0.1,
+        lease: float = 30.0,
+        hold: float = 300.0,
+        retry: Retry | None = None,
+        where: Where | None = None,
+        until: Until | Position | None = None,
+        max_in_flight: int = 10_000,
+        max_in_flight_bytes: int = 64 * 1024 * 1024,
+    ) -> Group[T]:
+        """A member of the group *name*, which shares the stream's events. See `Client.group`."""
+        return self.client.group(
+            name,
+            [self],
+            start=start,
+            member=member,
+            share=share,
+            ack_interval=ack_interval,
+            lease=lease,
+            hold=hold,
+            retry=retry,
+            where=where,
+            until=until,
+            max_in_flight=max_in_flight,
+            max_in_flight_bytes=max_in_flight_bytes,
+        )
+
+    async def read_range(
+        self,
+        start: Position | None = None,
+        end: Position | None = None,
+        *,
+        limit: int = 1000,
+        reverse: bool = False,
+        shard: int = 0,
+    ) -> list[Event[T]]:
+        """Up to *limit* events of one shard from *start* to *end*, both included.
+
+        Args:
+            start: None: the oldest.
+            end: None: the newest.
+            limit: events at most.
+            reverse: newest first.
+            shard: which shard.
+
+        Raises:
+            ConfigError: a limit below 1, or no such shard.
+            BackendError: refused, or not reachable.
+        """
+        if limit < 1:
+            raise ConfigError(f"limit must be at least 1 event, got {limit}")
+        origin = await self.origin(shard)
+        log = self.client.backend
+        entries = await log.read_range(self.shard(shard), start, end, limit, reverse)
+        return [Event(origin, entry[0], entry[1]) for entry in entries]
+
+    async def length(self) -> int:
+        """How many events the stream holds; 0 if there is no such stream."""
+        info = await self.client.backend.describe(self.name)
+        return info.length if info else 0
+
+    async def info(self) -> StreamInfo:
+        """The stream as it stands.
+
+        Raises:
+            NotFound: there is no such stream.
+            BackendError: refused, or not reachable.
+        """
+        info = await self.client.backend.describe(self.name)
+        if info is None:
+            raise NotFound(f"there is no stream {self.name!r}", verb="describe", key=self.name)
+        return info
+
+    async def groups(self) -> list[GroupInfo]:
+        """Every group, by shard; none if there is no such stream."""
+        await self.format()
+        backend = self.client.backend
+        try:
+            found = [await backend.groups(self.shard(index)) for index in range(self._shards)]
+        except NotFound:
+            return []
+        return [group for groups in found for group in groups]
+
+    async def trim(
+        self,
+        *,
+        max_events: int | None = None,
+        before: Position | None = None,
+        acked_only: bool = True,
+        approximate: bool = False,
+    ) -> int:
+        """Remove the oldest events; how many were removed.
+
+        Args:
+            max_events: leave that many of the newest, by shard.
+            before: remove what stands before this position.
+            acked_only: keep whatever any group has not yet acked.
+            approximate: leave up to a hundred more, at less cost for the server.
+
+        Raises:
+            ConfigError: neither or both of the first two.
+            BackendError: refused, or not reachable.
+        """
+        if (max_events is None) == (before is None) or (max_events or 0) < 0:
+            raise ConfigError(
+                f"trim takes either max_events (0 or more) or before, "
+                f"got max_events={max_events!r} and before={before!r}"
+            )
+        limit = TrimTo(max_events, before, acked_only, approximate)
+        shards = [self.shard(index) for index in range(self._shards)]
+        return sum([await self.client.backend.trim(shard, limit) for shard in shards])
+
+    async def remove(self, positions: Sequence[Position], *, shard: int = 0) -> int:
+        """Remove single events of one shard, acked or not; how many there were."""
+        return await self.client.backend.remove(self.shard(shard), positions)
+
+    async def destroy(self) -> bool:
+        """Remove the stream with its groups and all that is kept for it; False if there is none."""
+        existed = await self.client.backend.destroy(self.name)
+        self._format = None
+        return existed
+
+    async def drop_group(self, name: str) -> bool:
+        """Remove the group *name* with all that is kept for it; False if there is none."""
+        shards = [self.shard(index) for index in range(self._shards)]
+        return any([await self.client.backend.drop(shard, name) for shard in shards])
+
+    async def format(self) -> Format:
+        """How the stream is stored, or will be; ConfigError if this handle asks for another way."""
+        if self._format is not None:
+            return self._format
+        info = await self.client.backend.describe(self.name)
+        marks = None if info is None else info.marks
+        new = info is None or (marks is None and not info.length and not info.added)
+        form = choose(
+            marks,
+            stream=self.name,
+            type=self._type,
+            codec=self._codec,
+            layout=self._layout,
+            limit=self.client.max_event_bytes,
+            exists=not new,
+        )
+        self._adopt_shards(1 if marks is None and not new else marks and marks.shards)
+        if not new:
+            self._format = form
+        return form
+
+    async def origin(self, shard: int = 0) -> ShardOrigin:
+        """How events of a shard are read."""
+        return ShardOrigin(self.name, shard, await self.format())
+
+    def shard(self, index: int) -> Shard:
+        """The shard's name for the backend; ConfigError if there is no such shard."""
+        if not 0 <= index < self._shards:
+            raise ConfigError(
+                f"a shard of {self.name!r} must be from 0 to {self._shards - 1}, got {index}"
+            )
+        return Shard(self.name, index, self._shards)
+
+    async def aclose(self) -> None:
+        """End the sessions of single appends; the client does it."""
+        lanes, self._lanes = self._lanes, {}
+        for lane in lanes.values():
+            await lane.appender.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.name!r}>"
+
+    def _adopt_shards(self, stored: int | None) -> None:
+        if stored is not None and self._wanted_shards not in (None, stored):
+            raise ConfigError(
+                f"stream {self.name!r} has {stored} shards, this handle asks for "
+                f"{self._wanted_shards}; leave shards out to adopt what is stored"
+            )
+        self._shards = stored or self._wanted_shards or 1
+
+    async def _appender(self, index: int, options: AppendOptions) -> Appender:
+        form = await self.format()
+        marks = form.marks(self._shards)
+        return await self.client.backend.appender(self.shard(index), marks, options)
+
+    async def _lane(self, index: int, only_if_exists: bool) -> Lane:
+        """The lane of single appends to a shard; opened once."""
+        if (lane := self._lanes.get((index, only_if_exists))) is not None:
+            return lane
+        async with self._opening:
+            if (index, only_if_exists) not in self._lanes:
+                options = AppendOptions(timeout=5.0, only_if_exists=only_if_exists)
+                lane = Lane(await self._appender(index, options), _heed)
+                self._lanes[index, only_if_exists] = lane
+        return self._lanes[index, only_if_exists]
+
+    async def _outcome(self, receipt: Receipt, timeout: float) -> Position:
+        try:
+            async with asyncio.timeout(timeout):
+                return await receipt
+        except TimeoutError as error:
+            text = f"an append to {self.name!r} had no outcome within {timeout} s; it may be stored"
+            raise OutcomeUnknown(text, unknown=1) from error
+        except OutcomeUnknown as error:
+            if error.unknown or error.stored:
+                raise
+            raise BackendUnavailable(str(error), verb="append to", key=self.name) from error
+
+
+def _heed(_count: int, _size: int, future: asyncio.Future[Sequence[Position]]) -> None:
+    """The receipts have told who waits."""
+    future.exception()

@@ -1,0 +1,298 @@
+"""Writer: pipelined appends with back-pressure.
+
+Does        take events as fast as there is room, store them in order, and account for each.
+Does not    wait for an outcome in `send`; repeat anything (the appender does, and may).
+Invariants  1. what is pending is at most `max_pending` events and `max_pending_bytes` bytes.
+            2. a failure that no receipt took is raised by the next send, flush, or the exit.
+            3. after an unknown outcome nothing more is sent, to keep the order, until a flush has
+               raised it.
+Cost        per event: the codec, one size, two list appends. Per batch: one script call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar, overload
+
+from penstock.errors import ClosedError, ConfigError, OutcomeUnknown, PenstockError
+from penstock.event import Position
+from penstock.ports import Appender
+from penstock.rules.partition import shard_of
+from penstock.streams.format import Format, make_meta
+from penstock.streams.lane import Lane, Receipt
+
+if TYPE_CHECKING:
+    from penstock.streams.stream import Stream
+
+T = TypeVar("T")
+
+MAX_PENDING: Final = 10_000
+"""Events without an outcome: some 20 ms of the server's work, so the pipe never runs dry."""
+
+MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
+"""Bytes without an outcome."""
+
+
+class WriterStatistics(NamedTuple):
+    """A writer at one moment; events and bytes since it was opened."""
+
+    sent: int
+    stored: int
+    failed: int
+    unknown: int
+    pending: int
+    pending_bytes: int
+
+
+class Writer(Generic[T]):
+    """Appends many events, pipelined. Made by `Stream.writer`; use it with ``async with``.
+
+    Leaving the block waits until everything has an outcome, and raises what went wrong and was
+    not yet raised; if the body raised, that error wins. Cancelling the exit ends the waiting:
+    what is under way may still be stored.
+    """
+
+    def __init__(
+        self,
+        stream: Stream[T],
+        open_appender: Callable[[int], Awaitable[Appender]],
+        *,
+        max_pending: int,
+        max_pending_bytes: int,
+    ) -> None:
+        if max_pending < 1 or max_pending_bytes < 1:
+            raise ConfigError(
+                f"max_pending (events) and max_pending_bytes must be at least 1, "
+                f"got {max_pending} and {max_pending_bytes}"
+            )
+        self._stream = stream
+        self._open_appender = open_appender
+        self._max_pending = max_pending
+        self._max_bytes = max_pending_bytes
+        self._lanes: list[Lane] = []
+        self._format: Format | None = None
+        self._turn = 0
+        self._pending = 0
+        self._bytes = 0
+        self._sent = self._stored = self._failed = self._unknown = 0
+        self._before = WriterStatistics(0, 0, 0, 0, 0, 0)
+        self._error: BaseException | None = None
+        self._blocked: OutcomeUnknown | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+        self._closed = False
+
+    async def __aenter__(self) -> Writer[T]:
+        """Open the sessions: what is wrong with the stream is raised here.
+
+        Raises:
+            ConfigError: the stream has another layout, codec or number of shards.
+            BackendError: refused, or not reachable.
+        """
+        self._format = await self._stream.format()
+        for index in range(self._stream.shards):
+            self._lanes.append(Lane(await self._open_appender(index), self._on_done))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self.flush()
+        except PenstockError:
+            if error is None:
+                raise
+        finally:
+            await self.aclose()
+
+    @overload
+    async def send(
+        self,
+        value: T,
+        *,
+        name: str = "",
+        topic: str = "",
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        timestamp: float | datetime | None = None,
+        receipt: Literal[False] = False,
+    ) -> None: ...
+    @overload
+    async def send(
+        self,
+        value: T,
+        *,
+        name: str = "",
+        topic: str = "",
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        timestamp: float | datetime | None = None,
+        receipt: Literal[True],
+    ) -> Receipt: ...
+    async def send(
+        self,
+        value: T,
+        *,
+        name: str = "",
+        topic: str = "",
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        timestamp: float | datetime | None = None,
+        receipt: bool = False,
+    ) -> Receipt | None:
+        """Send one event; waits only while there is no room.
+
+        Cancelled while waiting: the event is not sent.
+
+        Args:
+            value: what the stream's codec encodes.
+            name: what happened, e.g. ``"order.paid"``.
+            topic: the label that readers filter by.
+            key: what the event is about; events of one key go to one shard and keep their order.
+            headers: free metadata, text by name.
+            id: the event's own id.
+            timestamp: when it happened, if not now: seconds since 1970, or a datetime with a zone.
+            receipt: return a `Receipt`, whose awaiting gives the position.
+
+        Raises:
+            EncodeError, PayloadTooLarge: this event cannot be stored; nothing of it was sent.
+            BackendError: an earlier send failed; this one was not sent.
+            OutcomeUnknown: an earlier send has no outcome; this one was not sent (see `flush`).
+            ClosedError: the writer was closed.
+
+        Source: Redis XADD in a script that knows the batch's sequence; Kafka KIP-98.
+        """
+        if self._error is not None or self._closed or self._blocked is not None:
+            self._refuse()
+        meta = make_meta(name, topic, key, headers, id, timestamp)
+        assert self._format is not None
+        fields, size = self._format.pack(value, meta)
+        if self._pending >= self._max_pending or self._bytes >= self._max_bytes:
+            await self._wait_for_room()
+        self._pending += 1
+        self._bytes += size
+        self._sent += 1
+        ticket = Receipt() if receipt else None
+        self._lane(key).add(fields, size, ticket)
+        return ticket
+
+    async def write(self, batch: Sequence[T]) -> None:
+        """Send all of *batch* and wait until it is stored (the port `Target`).
+
+        Raises:
+            The same as `send` and `flush`.
+        """
+        for value in batch:
+            await self.send(value)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until all earlier sends have an outcome, and raise what went wrong.
+
+        Cancelled: the sends go on.
+
+        Raises:
+            BackendError: some were not stored, and it is known which.
+            OutcomeUnknown: some may be stored; it counts stored, unknown and unsent events since
+                the last flush. After it, sends are taken again.
+        """
+        for lane in self._lanes:
+            lane.submit()
+        if flying := [future for lane in self._lanes for future in lane.flying]:
+            await asyncio.wait(flying)
+            await asyncio.sleep(0)  # the outcomes are told in callbacks
+        blocked, self._blocked = self._blocked, None
+        error, self._error = self._error, None
+        before, self._before = self._before, self.statistics()
+        if blocked is not None:
+            raise self._tally(blocked, before)
+        if error is not None:
+            raise error
+
+    async def aclose(self) -> None:
+        """Close at once; what has no outcome stays without. Leaving the block flushes first."""
+        self._closed = True
+        for lane in self._lanes:
+            await lane.appender.aclose()
+
+    def statistics(self) -> WriterStatistics:
+        """What was sent, and what became of it."""
+        return WriterStatistics(
+            self._sent, self._stored, self._failed, self._unknown, self._pending, self._bytes
+        )
+
+    def __repr__(self) -> str:
+        return f"<Writer {self._stream.name!r} {self._pending} pending>"
+
+    def _lane(self, key: str | None) -> Lane:
+        if len(self._lanes) == 1:
+            return self._lanes[0]
+        if key is not None:
+            return self._lanes[shard_of(key, len(self._lanes))]
+        self._turn = (self._turn + 1) % len(self._lanes)
+        return self._lanes[self._turn]
+
+    async def _wait_for_room(self) -> None:
+        while self._pending >= self._max_pending or self._bytes >= self._max_bytes:
+            for lane in self._lanes:
+                lane.submit()
+            self._room.clear()
+            await self._room.wait()
+            if self._error is not None or self._closed or self._blocked is not None:
+                self._refuse()
+
+    def _on_done(self, count: int, size: int, future: asyncio.Future[Sequence[Position]]) -> None:
+        """A batch has an outcome."""
+        self._pending -= count
+        self._bytes -= size
+        self._room.set()
+        error = future.exception()
+        if error is None:
+            self._stored += count
+        elif isinstance(error, OutcomeUnknown):
+            self._unknown += error.unknown
+            self._failed += error.unsent
+            self._stored += error.stored
+            self._blocked = self._blocked or error
+        else:
+            self._failed += count
+            self._error = self._error or error
+
+    def _refuse(self) -> None:
+        """Raise what stands in the way of a send."""
+        if self._closed:
+            raise ClosedError(f"the writer of {self._stream.name!r} was closed; nothing was sent")
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        assert self._blocked is not None
+        raise OutcomeUnknown(
+            f"not sent to {self._stream.name!r}, to keep the order: an earlier send has no outcome "
+            f"({self._blocked}); call flush() to hear which, then send again",
+            unsent=1,
+        ) from self._blocked
+
+    def _tally(self, error: OutcomeUnknown, before: WriterStatistics) -> OutcomeUnknown:
+        """The outcome of everything since the last flush, in order: stored, unknown, unsent."""
+        sent = self._sent - before.sent
+        stored = self._stored - before.stored
+        unknown = self._unknown - before.unknown
+        total = OutcomeUnknown(
+            f"{error}; of {sent} events that were sent to {self._stream.name!r} since the last "
+            f"flush, in order: {stored} are stored, then {unknown} may be, "
+            f"then {sent - stored - unknown} are not",
+            stored=stored,
+            unknown=unknown,
+            unsent=sent - stored - unknown,
+        )
+        total.__cause__ = error
+        return total

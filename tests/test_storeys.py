@@ -19,7 +19,7 @@ MAX_LINES = 400
 MAX_FOLDERS = 3  # penstock/backends/redis
 
 STOREY = {
-    **dict.fromkeys(("_version", "errors", "event", "url", "signals"), 1),
+    **dict.fromkeys(("_version", "errors", "event", "info", "url", "signals"), 1),
     **dict.fromkeys(("codecs", "layouts", "rules"), 1),
     **dict.fromkeys(("ports", "clock", "observers", "backends", "stages"), 2),
     **dict.fromkeys(("streams", "flow", "pipeline", "__init__"), 3),

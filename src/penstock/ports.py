@@ -199,8 +199,10 @@ class EventMember(Protocol):
         """The name that the backend knows the member by."""
         ...
 
-    async def fetch(self, limit: int, wait: float) -> Sequence[Page]:
+    async def fetch(self, limit: int, wait: float, ahead: int = 0) -> Sequence[Page]:
         """Events for this member, at most *limit* and one page more; waits up to *wait* seconds.
+
+        *ahead*: for how many more there is room, so that the next read may be under way already.
 
         In this order: its own pending ones (after joining under a used name, and after a
         connection was lost), parked ones that are due, those of dead members, new ones.

@@ -35,7 +35,7 @@ class MemoryEventMember(LeasedMember):
         self._lapsed = False
         self._turn = 0
 
-    async def fetch(self, limit: int, wait: float) -> Sequence[Page]:
+    async def fetch(self, limit: int, wait: float, ahead: int = 0) -> Sequence[Page]:
         """Events for this member, at most *limit*; see `ports.EventMember.fetch`."""
         self._check_open()
         clock = self._place.clock

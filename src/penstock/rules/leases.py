@@ -34,7 +34,9 @@ class LeaseWatch:
         self._lease = lease
         self._seen: dict[str, tuple[str, float]] = {}
 
-    def observe(self, now: float, beats: Mapping[str, str]) -> list[tuple[str, str]]:
+    def observe(
+        self, now: float, beats: Mapping[str, str], leases: Mapping[str, float] | None = None
+    ) -> list[tuple[str, str]]:
         """Take a look; the members that are dead by it, each with the value that was seen.
 
         A member or a value that is new counts from *now*; a member that is missing is forgotten;
@@ -43,12 +45,13 @@ class LeaseWatch:
         Args:
             now: the watcher's monotonic clock, in seconds.
             beats: every watched member's heartbeat, without the watcher's own.
+            leases: the leases of members whose own is known, in seconds; else the watcher's.
         """
         seen: dict[str, tuple[str, float]] = {}
         for member, value in beats.items():
             known = self._seen.get(member)
             if known is None or known[0] != value:
-                known = (value, now + self._lease)
+                known = (value, now + (leases or {}).get(member, self._lease))
             seen[member] = known
         self._seen = seen
         return [(m, v) for m, (v, due) in seen.items() if v == STRUCK or now >= due]

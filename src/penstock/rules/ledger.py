@@ -8,13 +8,15 @@ Invariants  1. an event is held from its fetch until it is acked, handed back, o
             3. after `hold` seconds in a hand an event is not ours any more.
             4. an ack of what is already acked does nothing.
             5. what was fetched before the member lapsed is acked fenced.
-Cost        per event: one dict entry in, one out. Hands are looked through once a second.
+Cost        per event: one dict entry in, one out. Hands are gone through now and then.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from penstock.errors import ConfigError, LeaseLost
@@ -22,6 +24,9 @@ from penstock.event import Event, Origin, Shard
 
 REMEMBERED: Final = 100_000
 """How many lost deliveries are remembered, to refuse their acks by name."""
+
+_CROWD: Final = 20_000
+"""Settled events that are still listed as handed out, before the list is gone through."""
 
 _TOGETHER: Final = 0.25
 """Seconds within which events count as handed out at once: `hold` is that exact."""
@@ -60,6 +65,7 @@ class Ledger:
         self._hold = hold
         self._books: dict[Origin, Book] = {}
         self._hands: deque[tuple[float, list[Event[Any]]]] = deque()
+        self._handed = 0
         self._extended: dict[int, float] = {}
         self.bytes = 0
         self.queued = 0
@@ -75,10 +81,8 @@ class Ledger:
 
     def fetched(self, origin: Origin, events: Sequence[Event[Any]]) -> None:
         """These came from the backend, all of one shard."""
-        held = self._books[origin].held
-        for event in events:
-            held[event.entry_id] = event
-            self.bytes += event.size
+        self._books[origin].held.update((event.entry_id, event) for event in events)
+        self.bytes += sum([event.size for event in events])
 
     def holds(self, origin: Origin, entry_id: bytes) -> bool:
         """Whether that event is held already."""
@@ -86,6 +90,7 @@ class Ledger:
 
     def handed(self, events: list[Event[Any]], now: float) -> None:
         """These were given to the program at *now*: their hold begins."""
+        self._handed += len(events)
         if self._hands and now - self._hands[-1][0] < _TOGETHER:
             self._hands[-1][1].extend(events)
         else:
@@ -99,16 +104,21 @@ class Ledger:
             ConfigError: an event of another group or reader; nothing behind it is queued.
         """
         refused: list[Event[Any]] = []
-        for event in events:
-            book = self._book(event)
-            held = book.held.pop(event.entry_id, None)
-            if held is event:
-                self._settle(book, event)
-            elif held is not None:
-                book.held[event.entry_id] = held
-                refused.append(event)
-            elif event.entry_id in book.lost:
-                refused.append(event)
+        for origin, several in groupby(events, _origin):
+            book = self._book(origin)
+            pop, size, plain = book.held.pop, 0, len(book.plain)
+            for event in several:
+                held = pop(event.entry_id, None)
+                if held is not event:
+                    self._refuse(book, event, held, refused)
+                elif event.attempts or book.stale:
+                    size += event.size
+                    self._settle_fenced(book, event)
+                else:
+                    size += event.size
+                    book.plain.append(event.entry_id)
+            self.bytes -= size
+            self.queued += len(book.plain) - plain
         if refused:
             raise LeaseLost(_refusal(refused), positions=tuple(str(e.position) for e in refused))
 
@@ -116,7 +126,7 @@ class Ledger:
         """Stop holding *events*; by shard, the ids of those that were held."""
         ids: dict[Shard, list[bytes]] = {}
         for event in events:
-            book = self._book(event)
+            book = self._book(event.origin)
             if book.held.get(event.entry_id) is event:
                 self._forget(book, event)
                 self._remember_lost(book, event.entry_id)
@@ -125,7 +135,7 @@ class Ledger:
 
     def in_hand(self, event: Event[Any]) -> bool:
         """Whether this very delivery is still held."""
-        return self._book(event).held.get(event.entry_id) is event
+        return self._book(event.origin).held.get(event.entry_id) is event
 
     def extend(self, event: Event[Any], now: float) -> None:
         """Count the hold of *event* anew from *now*.
@@ -140,6 +150,9 @@ class Ledger:
 
     def expired(self, now: float) -> list[Event[Any]]:
         """What has been in a hand for `hold` seconds, still held; forget hands that are empty."""
+        crowded = self._handed > 2 * self.events + _CROWD
+        if not crowded and not (self._hands and self._hands[0][0] + self._hold <= now):
+            return []
         kept: deque[tuple[float, list[Event[Any]]]] = deque()
         due: list[Event[Any]] = []
         for since, events in self._hands:
@@ -149,13 +162,14 @@ class Ledger:
             elif held:
                 kept.append((since, held))
         self._hands = kept
+        self._handed = sum(len(events) for _, events in kept)
         self._extended = {key: at for key, at in self._extended.items() if at + self._hold > now}
         return due
 
     def lapse(self, dropped: Iterable[Event[Any]]) -> None:
         """The member was taken for dead: forget *dropped*, ack the rest fenced from now on."""
         for event in dropped:
-            book = self._book(event)
+            book = self._book(event.origin)
             if book.held.get(event.entry_id) is event:
                 self._forget(book, event)
         for book in self._books.values():
@@ -203,14 +217,25 @@ class Ledger:
         """Everything that is held, by shard, oldest fetch first."""
         return [event for book in self._books.values() for event in book.held.values()]
 
-    def _settle(self, book: Book, event: Event[Any]) -> None:
-        self.bytes -= event.size
-        self.queued += 1
-        if event.attempts or (book.stale and event.entry_id in book.stale):
-            book.stale.discard(event.entry_id)
-            book.fenced.append(event.entry_id)
-        else:
+    def _settle_fenced(self, book: Book, event: Event[Any]) -> None:
+        """One that failed before, or that came before a lapse; of the latter only those."""
+        if not event.attempts and event.entry_id not in book.stale:
             book.plain.append(event.entry_id)
+            return
+        book.stale.discard(event.entry_id)
+        book.fenced.append(event.entry_id)
+        self.queued += 1
+
+    @staticmethod
+    def _refuse(
+        book: Book, event: Event[Any], held: Event[Any] | None, refused: list[Event[Any]]
+    ) -> None:
+        """Not held: acked before, which is fine, or lost."""
+        if held is not None:
+            book.held[event.entry_id] = held
+            refused.append(event)
+        elif event.entry_id in book.lost:
+            refused.append(event)
 
     def _forget(self, book: Book, event: Event[Any]) -> None:
         del book.held[event.entry_id]
@@ -220,15 +245,15 @@ class Ledger:
     def _is_held_since(self, event: Event[Any], since: float) -> bool:
         if self._extended and self._extended.get(id(event), since) != since:
             return False
-        return self._book(event).held.get(event.entry_id) is event
+        return self._book(event.origin).held.get(event.entry_id) is event
 
-    def _book(self, event: Event[Any]) -> Book:
+    def _book(self, origin: Origin) -> Book:
         try:
-            return self._books[event.origin]
+            return self._books[origin]
         except KeyError:
             raise ConfigError(
-                f"an event can only be acked by the group that it came from, "
-                f"got {event!r} of another group or of a reader"
+                f"an event can only be settled by the group that it came from, got one of "
+                f"{origin.stream!r} that another group or a reader handed out"
             ) from None
 
     @staticmethod
@@ -236,6 +261,9 @@ class Ledger:
         book.lost[entry_id] = None
         if len(book.lost) > REMEMBERED:
             del book.lost[next(iter(book.lost))]
+
+
+_origin = attrgetter("origin")
 
 
 def _refusal(events: Sequence[Event[Any]]) -> str:

@@ -36,15 +36,17 @@ class FetchSizer:
 
     def next(self, events: int, size: int) -> int:
         """How many events to ask for while *events* of *size* bytes are in flight; 0: none."""
+        return min(self.room(events, size), PAGE if self._largest else FIRST)
+
+    def room(self, events: int, size: int) -> int:
+        """How many more there is room for, over all fetches, as far as sizes are known."""
         room = self._max_events - events
-        if room <= 0:
-            return 0
-        if not self._largest:
-            return min(FIRST, room)
+        if room <= 0 or not self._largest:
+            return max(0, room)
         by_bytes = int((self._max_bytes - size) / self._largest)
         if by_bytes < 1:
             return 0 if events else 1
-        return min(PAGE, room, by_bytes)
+        return min(room, by_bytes)
 
     def seen(self, events: int, size: int, largest: int) -> None:
         """A fetch brought *events* of *size* bytes, the largest of *largest* bytes."""

@@ -231,7 +231,9 @@ class Membership(Generic[T]):
         assert self._member is not None
         assert self._ending is not None
         try:
-            pages = await self._member.fetch(limit, self._ending.wait(WAIT))
+            in_flight = self.ledger.events + self.ledger.queued
+            ahead = self._sizer.room(in_flight, self.ledger.bytes) - limit
+            pages = await self._member.fetch(limit, self._ending.wait(WAIT), ahead)
         except MemberLapsed:
             self.ledger.lapse(self._inbox.clear())
             return
@@ -262,11 +264,11 @@ class Membership(Generic[T]):
     def _events(self, page: Page, origin: ShardOrigin) -> list[Event[T]]:
         if page.counts is None:
             return [
-                Event(origin, entry[0], entry[1], 1, 0, sum(map(len, entry[1])))
+                Event(origin, entry[0], entry[1], 1, 0, len(b"".join(entry[1])))
                 for entry in page.entries
             ]
         return [
-            Event(origin, entry[0], entry[1], count, failed, sum(map(len, entry[1])))
+            Event(origin, entry[0], entry[1], count, failed, len(b"".join(entry[1])))
             for entry, (count, failed) in zip(page.entries, page.counts, strict=True)
             if not self.ledger.holds(origin, entry[0])  # found again after a lost reply
         ]

@@ -224,6 +224,6 @@ class Reader(Generic[T]):
             origin = await self._handles[page.shard].origin(page.shard.index)
             self._origins[page.shard] = origin
         return [
-            Event(origin, entry[0], entry[1], 1, 0, sum(map(len, entry[1])))
+            Event(origin, entry[0], entry[1], 1, 0, len(b"".join(entry[1])))
             for entry in page.entries
         ]

@@ -240,7 +240,9 @@ class Stream(Generic[T]):
         origin = await self.origin(shard)
         log = self.client.backend
         entries = await log.read_range(self.shard(shard), start, end, limit, reverse)
-        return [Event(origin, entry[0], entry[1]) for entry in entries]
+        return [
+            Event(origin, entry[0], entry[1], 1, 0, len(b"".join(entry[1]))) for entry in entries
+        ]
 
     async def length(self) -> int:
         """How many events the stream holds; 0 if there is no such stream."""

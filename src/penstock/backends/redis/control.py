@@ -61,6 +61,11 @@ def sync_client(address: Address) -> redis.Redis:
     )
 
 
+def preload() -> None:
+    """Import redis-py."""
+    import redis  # noqa: F401
+
+
 def _options(address: Address) -> dict[str, Any]:
     options: dict[str, Any] = {
         "username": address.user,

@@ -10,15 +10,13 @@ Used by     `log.RedisBackend`, which is this plus the log.
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import socket
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.backends.redis.cursor import before_time
+from penstock.backends.redis.control import preload
 from penstock.backends.redis.edge import ReplyError, mapped
 from penstock.backends.redis.heart import Heart
+from penstock.backends.redis.joining import lease_of, make_group, new_incarnation, own_name
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.link import Address, Link
 from penstock.backends.redis.member import RedisMember
@@ -48,8 +46,9 @@ class RedisGroups:
         self, shards: Sequence[Shard], group: str, options: MemberOptions
     ) -> RedisMember:
         """See `ports.EventGroups.join`."""
-        name = options.name or _own_name()
-        incarnation = secrets.token_hex(4)
+        await asyncio.to_thread(preload)  # 180 ms, which no beat should wait for
+        name = options.name or own_name()
+        incarnation = new_incarnation(options.lease)
         for shard in shards:
             made = await make_group(self.link, shard, group, options.start)
             if not made and options.start.kind != "oldest":
@@ -112,17 +111,21 @@ class RedisGroups:
     async def _enter(
         self, shard: Shard, group: str, name: str, incarnation: str, lease: float
     ) -> None:
-        """Take the name; where somebody had it, wait until it is clear that he is dead."""
-        watch = LeaseWatch(lease)
-        first = seen = ""
+        """Take the name; where somebody had it, wait until it is clear that he is dead.
+
+        One beat more than was seen at first may be the last one of a member that has died since.
+        """
+        watch, began = LeaseWatch(lease), self.clock.monotonic()
+        seen, beats = "", set[str]()
         while (beat := await self.enter(shard, group, name, incarnation, seen)) != "joined":
-            first = first or beat
-            if beat != first:
+            beats.add(beat)
+            now = self.clock.monotonic()
+            if len(beats) > 2 and now - began >= lease:
                 raise ConfigError(
                     f"a member's name must be its own, but a living member {name!r} is in group "
                     f"{group!r} of {shard.stream!r}; choose another name, or give none"
                 )
-            dead = watch.observe(self.clock.monotonic(), {name: beat})
+            dead = watch.observe(now, {name: beat}, {name: lease_of(beat, lease)})
             seen = dead[0][1] if dead else ""
             if not dead:
                 await self.clock.sleep(lease / 4)
@@ -163,45 +166,6 @@ class RedisGroups:
         thread = self.heart.stop()
         if thread is not None:
             await asyncio.get_running_loop().run_in_executor(None, thread.join)
-
-
-async def make_group(link: Link, shard: Shard, group: str, start: Start) -> bool:
-    """Make the group, and the stream if need be; False if it was there already."""
-    try:
-        await link.call(
-            "XGROUP",
-            "CREATE",
-            shard.stream,
-            group,
-            _group_start(start),
-            "MKSTREAM",
-            verb="join a group of",
-            key=shard.stream,
-        )
-    except Exception as error:
-        if isinstance(error.__cause__, ReplyError) and error.__cause__.code == "BUSYGROUP":
-            return False
-        raise
-    return True
-
-
-def _group_start(start: Start) -> bytes | str:
-    match start.kind:
-        case "oldest":
-            return "0"
-        case "newest":
-            return "$"
-        case "after":
-            assert start.position is not None
-            return start.position.raw
-        case "at":
-            assert start.time is not None
-            return before_time(start.time)
-
-
-def _own_name() -> str:
-    """A name that nobody else has had, and that tells people where the member is."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _start_ignored(shard: Shard, group: str, start: Start) -> Signal:

@@ -14,7 +14,6 @@ Source      Redis XREADGROUP, XPENDING, XCLAIM; DESIGN.md, "Members are leased, 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -22,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 from penstock.backends.redis.cursor import BLOCK, GRACE
 from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped, refused
 from penstock.backends.redis.heart import Pulse
+from penstock.backends.redis.joining import make_group, new_incarnation
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, pages, position_or_none, text
 from penstock.backends.redis.scripts import ACK, LEAVE, PAGE, PARK
 from penstock.backends.redis.takeovers import CHECKED, Takeovers
-from penstock.backends.redis.wire import Arg
+from penstock.backends.redis.wire import Arg, Wire
 from penstock.errors import BackendError, LeaseLost
-from penstock.event import Position, Shard
+from penstock.event import OLDEST, Position, Shard
 from penstock.ports import GroupVanished, MemberLapsed, MemberOptions, Page
 from penstock.signals import Kind, Signal
 
@@ -91,7 +91,7 @@ class RedisMember:
         self._takeovers.begin(self._incarnation)
         self._turn()
 
-    async def fetch(self, limit: int, wait: float) -> Sequence[Page]:
+    async def fetch(self, limit: int, wait: float, ahead: int = 0) -> Sequence[Page]:
         """See `ports.EventMember.fetch`."""
         clock = self._groups.clock
         deadline = clock.monotonic() + wait
@@ -104,7 +104,7 @@ class RedisMember:
                     if found := await self._takeovers.find(min(limit, PAGE)):
                         return found
                     pause = min(deadline, self._takeovers.next_look) - clock.monotonic()
-                    found = await self._new(limit, max(0.0, pause))
+                    found = await self._new(limit, max(0.0, pause), ahead)
                 except ReplyError as error:
                     await self._on_refusal(error)
                     continue
@@ -176,26 +176,33 @@ class RedisMember:
             self._turner.cancel()
         self._own.close()
 
-    async def _new(self, limit: int, wait: float) -> list[Page]:
+    async def _new(self, limit: int, wait: float, ahead: int) -> list[Page]:
         """New events; the read goes on in the background when *wait* is over."""
         if self._reading is None:
-            wire = await self._own.wire()
-            names = [shard.stream for shard in self._shards.values()]
-            each = max(1, limit // len(names))
-            head = ("XREADGROUP", "GROUP", self._group, self._name, "COUNT", each)
-            block = ("BLOCK", int(BLOCK * 1000))
-            self._reading = wire.send(*head, *block, "STREAMS", *names, *(">" for _ in names))
-            self._asked = self._groups.clock.monotonic()
-        if not await self._wait_for(self._reading, wait):
+            self._read(await self._own.wire(), limit)
+        reading = self._reading
+        assert reading is not None
+        if not await self._wait_for(reading, wait):
             if self._groups.clock.monotonic() - self._asked > BLOCK + GRACE:
                 self._lost_contact()
             return []
-        reading, self._reading = self._reading, None
+        self._reading = None
         try:
-            return pages(reading.result(), self._shards)
+            found = pages(reading.result(), self._shards)
         except ConnectionLost:
             self._lost_contact()
             raise
+        if found and ahead >= limit and (wire := self._own.now) is not None:
+            self._read(wire, limit)  # the server works while the program does
+        return found
+
+    def _read(self, wire: Wire, limit: int) -> None:
+        names = [shard.stream for shard in self._shards.values()]
+        each = max(1, limit // len(names))
+        head = ("XREADGROUP", "GROUP", self._group, self._name, "COUNT", each)
+        block = ("BLOCK", int(BLOCK * 1000))
+        self._reading = wire.send(*head, *block, "STREAMS", *names, *(">" for _ in names))
+        self._asked = self._groups.clock.monotonic()
 
     async def _wait_for(self, reading: asyncio.Future[Any], wait: float) -> bool:
         """Whether the read is done within *wait* seconds; a lapse ends the waiting."""
@@ -213,9 +220,6 @@ class RedisMember:
         """The group may be gone: make it anew from the oldest event, and say so."""
         if error.code not in ("NOGROUP", "UNBLOCKED"):
             raise error
-        from penstock.backends.redis.groups import make_group
-        from penstock.event import OLDEST
-
         self._reading = None
         for shard in self._keys:
             if await make_group(self._link, shard, self._group, OLDEST):
@@ -229,7 +233,7 @@ class RedisMember:
 
     async def _begin_anew(self) -> None:
         """A new incarnation under the same name; what the old one was reading is not used."""
-        incarnation = secrets.token_hex(4)
+        incarnation = new_incarnation(self._options.lease)
         for shard, pulse in self._pulses.items():
             beat = await self._enter(shard, incarnation)
             if beat != "joined":
@@ -249,7 +253,7 @@ class RedisMember:
         """Take our name again, from nobody or from an earlier incarnation of ours."""
         self._ours.add(incarnation)
         beat = seen = ""
-        while beat != "joined" and beat.partition(":")[0] in {"", *self._ours}:
+        while beat != "joined" and beat.rpartition(":")[0] in {"", *self._ours}:
             beat = await self._groups.enter(shard, self._group, self._name, incarnation, seen)
             seen = beat
         return beat

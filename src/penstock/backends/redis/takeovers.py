@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from penstock.backends.redis.cursor import BLOCK, GRACE
+from penstock.backends.redis.joining import lease_of
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.replies import by_name, text
 from penstock.backends.redis.scripts import BURY, CLAIM, LOOK
@@ -157,8 +158,9 @@ class Takeovers:
         beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
         pending = {text(about["name"]): about["pending"] for about in consumers}
         beats.pop(self._name, None)
+        leases = {name: lease_of(beat, self._options.lease) for name, beat in beats.items()}
         queued = {(claim.shard, claim.owner) for claim in self._claims}
-        for name, seen in self._watches[shard].observe(now, beats):
+        for name, seen in self._watches[shard].observe(now, beats, leases):
             if (shard, name) in queued:
                 continue
             if seen != STRUCK or pending.get(name):

@@ -1,0 +1,70 @@
+"""Joining: what a group and a member begin with.
+
+Does        make a group at a concrete place; name members; make and read what beats begin with.
+Does not    beat, or hand out events.
+Invariants  1. making a group that is there already changes nothing, and says so.
+            2. a beat is ``token:lease in ms:counter``: the lease goes with it, so that members with
+               different leases (a rolling change of it) do not take each other for dead.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+
+from penstock.backends.redis.cursor import before_time
+from penstock.backends.redis.edge import ReplyError
+from penstock.backends.redis.link import Link
+from penstock.errors import BackendError
+from penstock.event import Shard, Start
+
+
+async def make_group(link: Link, shard: Shard, group: str, start: Start) -> bool:
+    """Make the group, and the stream if need be; False if it was there already."""
+    try:
+        await link.call(
+            "XGROUP",
+            "CREATE",
+            shard.stream,
+            group,
+            _group_start(start),
+            "MKSTREAM",
+            verb="join a group of",
+            key=shard.stream,
+        )
+    except BackendError as error:
+        if isinstance(error.__cause__, ReplyError) and error.__cause__.code == "BUSYGROUP":
+            return False
+        raise
+    return True
+
+
+def _group_start(start: Start) -> bytes | str:
+    match start.kind:
+        case "oldest":
+            return "0"
+        case "newest":
+            return "$"
+        case "after":
+            assert start.position is not None
+            return start.position.raw
+        case "at":
+            assert start.time is not None
+            return before_time(start.time)
+
+
+def new_incarnation(lease: float) -> str:
+    """What a member's beats begin with: a token, and the lease that it asks for."""
+    return f"{secrets.token_hex(4)}:{int(lease * 1000)}"
+
+
+def own_name() -> str:
+    """A name that nobody else has had, and that tells people where the member is."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def lease_of(beat: str, own: float) -> float:
+    """The lease by which a member with *beat* is judged: the longer of its and ours, in seconds."""
+    parts = beat.split(":")
+    return max(own, int(parts[1]) / 1000) if len(parts) == 3 else own

@@ -1,4 +1,4 @@
-"""Claim: ``writer.send`` is at least 4 × redis-py's pipeline, and 0.35 × redis-benchmark.
+"""Claim: ``writer.send`` is at least 4 times redis-py's pipeline, and 0.35 times redis-benchmark.
 
 redis-benchmark is C and sends one prepared command; ours encodes each value, and stores none twice.
 """

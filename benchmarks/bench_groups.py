@@ -1,7 +1,7 @@
 """Claim: ``group.batches(1000)`` with acks is at least as fast as a hand-written redis-py loop.
 
-The loop is what people write: XREADGROUP of 1000, XACK of what came, again. Ours also beats, watches
-the others, knows what it holds, and takes over from the dead.
+The loop is what people write: XREADGROUP of 1000, XACK of what came, again. Ours also beats,
+watches the others, knows what it holds, and takes over from the dead.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Address, Link
 from penstock.backends.redis.plain import PlainAppender
 from penstock.backends.redis.replies import by_name, position_or_none, text
-from penstock.backends.redis.scripts import PAGE, TRIM
+from penstock.backends.redis.scripts import PAGE, TRIM, TRIMMED
 from penstock.clock import Clock, SystemClock
 from penstock.errors import BackendRejected, NotFound
 from penstock.event import Position, Shard, Start
@@ -146,7 +146,7 @@ class RedisBackend(RedisGroups):
         """See `ports.Log.trim`. In pages, so that the server is never busy for long."""
         most = -1 if limit.max_events is None else limit.max_events
         before = "" if limit.before is None else str(limit.before)
-        flags = (int(limit.acked_only), PAGE, int(limit.approximate))
+        flags = (int(limit.acked_only), TRIMMED, int(limit.approximate))
         removed, more = 0, 1
         while more:
             count, more = await self.link.run(

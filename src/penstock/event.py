@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from math import isfinite
 from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, overload
 
 import msgspec
@@ -288,6 +289,10 @@ def idle(seconds: float) -> Until:
 def seconds_of(time: float | datetime) -> float:
     """Seconds since 1970 of a number or of a datetime that knows its time zone."""
     if not isinstance(time, datetime):
+        if not isinstance(time, (int, float)) or not isfinite(time):
+            raise ConfigError(
+                f"a time must be seconds since 1970 or a datetime with its zone, got {time!r}"
+            )
         return float(time)
     if time.utcoffset() is None:
         raise ConfigError(

@@ -15,7 +15,7 @@ Used by     streams (above), backends (below). Source and Target: stages, flow, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from penstock.event import Position, Shard, Start
@@ -212,6 +212,13 @@ class EventMember(Protocol):
             MemberLapsed: taken for dead; a new incarnation has begun.
             GroupVanished: the group was lost and has been made anew.
             BackendUnavailable: may be called again.
+        """
+        ...
+
+    def tell_known(self, known: Callable[[Shard], Container[bytes]]) -> None:
+        """*known* gives the ids that the program holds, or has acked without having heard of it.
+
+        A backend that looks for events whose reply was lost leaves those alone.
         """
         ...
 

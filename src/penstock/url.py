@@ -30,6 +30,9 @@ _OPTIONS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
+_ESCAPED: Final = "in a user or password write / ? # @ : % as %2F %3F %23 %40 %3A %25"
+
+
 class Url(msgspec.Struct, frozen=True):
     """A URL, in parts. `path` is a name, a directory or a socket, by scheme."""
 
@@ -70,7 +73,8 @@ def parse_url(text: str) -> Url:
     if scheme in LATER:
         raise ConfigError(f"{scheme}:// is not offered yet by this version; {_known()}")
     if scheme not in SCHEMES:
-        raise ConfigError(f"a URL's scheme must be one that is known, got {scheme!r}; {_known()}")
+        given = _masked(scheme)
+        raise ConfigError(f"a URL's scheme must be one that is known, got {given!r}; {_known()}")
     return _checked(text, scheme)
 
 
@@ -79,18 +83,23 @@ def _checked(text: str, scheme: str) -> Url:
         parts = urlsplit(text)
         port = parts.port
         host = parts.hostname or ""
-    except ValueError as error:
+    except ValueError:  # its text may hold the password
         raise ConfigError(
             f"a URL's host and port must be a name and a number from 1 to 65535, "
-            f"got {_masked(text)!r}: {error}"
+            f"got {_masked(text)!r}; {_ESCAPED}"
         ) from None
     if port == 0:
         raise ConfigError(f"a URL's port must be from 1 to 65535, got 0 in {_masked(text)!r}")
+    if "#" in text or (scheme in ("redis", "rediss") and "@" in parts.path):
+        raise ConfigError(
+            f"a URL must have no '#', and '@' only before its host, got {_masked(text)!r}; "
+            f"{_ESCAPED}"
+        )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in options:
         if name not in _OPTIONS[scheme]:
             offered = ", ".join(_OPTIONS[scheme]) or "none"
-            raise ConfigError(f"options of {scheme}:// are {offered}; got {name!r}")
+            raise ConfigError(f"options of {scheme}:// are {offered}; got {_masked(name)!r}")
     user = unquote(parts.username) if parts.username else options.get("user")
     password = unquote(parts.password) if parts.password else options.get("password")
     url = Url(scheme, host, port or 0, unquote(parts.path), user, password, options)
@@ -125,11 +134,16 @@ def _with_db(url: Url) -> dict[str, str]:
     options = dict(url.options)
     if named:
         options["db"] = named
-    if not options.get("db", "0").isdigit():
-        raise ConfigError(
-            f"a database must be a whole number, as in redis://host/2, got {options['db']!r}"
-        )
+    check_database(options.get("db", "0"))
     return options
+
+
+def check_database(number: str) -> None:
+    """Raise ConfigError if *number* is not that of a database."""
+    if not (number.isascii() and number.isdigit()):
+        raise ConfigError(
+            f"a database must be a whole number, as in redis://host/2, got {number!r}"
+        )
 
 
 def _known() -> str:
@@ -141,7 +155,8 @@ def _masked(text: str) -> str:
     text = re.sub(r"(password=)[^&]*", r"\1***", text)
     head, at, tail = text.rpartition("@")
     if not at:
-        return text
+        return re.sub(r"(://:)[^/]+", r"\1***", text)
     scheme, separator, login = head.partition("://")
-    user = login.partition(":")[0] if separator else ""
-    return f"{scheme}{separator}{user}:***@{tail}"
+    if not separator:
+        return f"***@{tail}"
+    return f"{scheme}://{login.partition(':')[0]}:***@{tail}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 
 from penstock.backends.memory_members import LeasedMember, Tenant
 from penstock.backends.memory_pending import EventGroup, Holder
@@ -34,6 +34,9 @@ class MemoryEventMember(LeasedMember):
         self._seats: dict[Shard, Seat] = {}
         self._lapsed = False
         self._turn = 0
+
+    def tell_known(self, known: Callable[[Shard], Container[bytes]]) -> None:
+        """Nothing: no reply is ever lost here."""
 
     async def fetch(self, limit: int, wait: float, ahead: int = 0) -> Sequence[Page]:
         """Events for this member, at most *limit*; see `ports.EventMember.fetch`."""

@@ -31,7 +31,7 @@ MOST_MEMBERS: Final = 100
 MOST_PARTITIONS: Final = 1000
 
 
-def _members(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
+def _members(_context: click.Context, _option: click.Parameter, text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     if not 1 <= len(names) <= MOST_MEMBERS or not all(names):
         raise click.BadParameter(
@@ -50,14 +50,14 @@ def _members(context: click.Context, option: click.Parameter, text: str) -> tupl
 
 
 def _above_zero(
-    context: click.Context, option: click.Parameter, number: float | None
+    _context: click.Context, _option: click.Parameter, number: float | None
 ) -> float | None:
     if number is not None and not (math.isfinite(number) and number > 0):
         raise click.BadParameter(f"must be a number above 0, got {number}")
     return number
 
 
-def _url(context: click.Context, option: click.Parameter, text: str) -> str:
+def _url(_context: click.Context, _option: click.Parameter, text: str) -> str:
     try:
         scheme = parse_url(text).scheme
     except penstock.ConfigError as error:
@@ -106,6 +106,7 @@ def _url(context: click.Context, option: click.Parameter, text: str) -> str:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
 def demo(
+    *,
     seconds: float | None,
     members: tuple[str, ...],
     partitions: int,
@@ -147,7 +148,7 @@ async def _run(options: Options, screen: Screen) -> Summary:
         work = Demo(options, screen)
         _on_signals(work, screen, running)
         summary = await work.run()
-        screen.summary(summary)
+    screen.summary(summary)
     return summary
 
 

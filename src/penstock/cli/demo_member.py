@@ -52,7 +52,7 @@ DRAINING: Final = 0.1
 HOLD: Final = 60.0
 """Seconds that an event may be in hand: twenty windows, should the parent be slow."""
 
-LARGEST: Final = 250_000
+LARGEST: Final = 500_000
 """Events of a window at most, some 200 MB; a fuller one is reported early."""
 
 
@@ -79,6 +79,9 @@ class Member:
         async for batch in self._group.batches(size=1000, within=0.05):
             self._window.add(_numbers(batch))
             self._batches.append(batch)
+            if batch[0].deliveries > 1 and not self._taking_over:
+                self._taking_over = True
+                say(Remark("takes over events that were handed out before"))
             if len(self._batches) * 1000 > LARGEST and len(self._window) > LARGEST:
                 self._hurry.set()
 
@@ -108,6 +111,7 @@ class Member:
         self._window = Window(self._table, self._partitions)
         self._batches: list[list[penstock.Event[Number]]] = []
         self._since = time.monotonic()
+        self._taking_over = False
 
     async def _hand_over(self) -> None:
         window, batches, since = self._window, self._batches, self._since

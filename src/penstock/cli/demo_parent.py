@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
 
@@ -124,7 +124,8 @@ class Demo:
     async def _drain(self, stream: penstock.Stream[Number], team: Team) -> None:
         """Wait until the group has nothing left, then let the members go."""
         team.drain()
-        before, since = Backlog(None, 0), time.monotonic()
+        before: Backlog | None = None
+        since = time.monotonic()
         while True:
             self._check_alive(team)
             backlog = await look(stream)
@@ -133,11 +134,13 @@ class Demo:
             if backlog != before:
                 before, since = backlog, time.monotonic()
             elif time.monotonic() - since > STUCK:
-                raise DemoError(f"draining got stuck for {STUCK} s with {_left(backlog)}")
+                raise DemoError(f"draining got stuck for {STUCK} s: {_left(backlog)}")
             await asyncio.sleep(0.02)
         team.dismiss()
 
-    def _drained(self, backlog: Backlog) -> bool:
+    def _drained(self, backlog: Backlog | None) -> bool:
+        if backlog is None:
+            return False
         if backlog.lag is None:  # the server cannot tell: then each event must be accounted for
             return not backlog.pending and not self._account.lost()
         return not backlog.lag and not backlog.pending
@@ -147,8 +150,10 @@ class Demo:
         before, then = 0, time.monotonic()
         while True:
             await asyncio.sleep(1.0)
+            if (backlog := await look(stream)) is None:
+                self._screen.remark("the server does not answer")
+                continue
             newest = await stream.read_range(limit=1, reverse=True)
-            backlog = await look(stream)
             now, produced = time.monotonic(), self._account.produced
             clock = Clock(
                 time=time.time_ns() // 1_000_000,
@@ -192,7 +197,7 @@ class Demo:
 
 
 @asynccontextmanager
-async def _server(url: str) -> AsyncIterator[str]:
+async def _server(url: str) -> AsyncGenerator[str]:
     """The URL that members can use too: a temporary server is started here, for all of them."""
     parsed = parse_url(url)
     if parsed.scheme != "embedded" or "temporary" not in parsed.options:
@@ -227,5 +232,7 @@ async def _cancel(*tasks: asyncio.Task[None]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _left(backlog: Backlog) -> str:
-    return f"{backlog.lag} events not handed out and {backlog.pending} not acked"
+def _left(backlog: Backlog | None) -> str:
+    if backlog is None:
+        return "the server does not answer"
+    return f"{backlog.lag} events are not handed out, {backlog.pending} not acked"

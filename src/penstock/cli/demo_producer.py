@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import penstock
@@ -36,7 +37,7 @@ _CHUNK: Final = 500
 
 
 class Backlog(NamedTuple):
-    """What the group has still to do: not yet handed out (None: unknown), and not yet acked."""
+    """What the group has still to do: events not yet handed out (None: unknown), and not acked."""
 
     lag: int | None
     pending: int
@@ -108,11 +109,11 @@ class Producer:
         next_trim = time.monotonic() + TRIM
         while True:
             backlog = await look(self._stream)
-            if self._stopped or backlog.lag is None or backlog.lag < BACKLOG:
+            if self._stopped or (backlog and (backlog.lag or 0) < BACKLOG):
                 self._room.set()
             else:
                 self._room.clear()
-            if time.monotonic() >= next_trim:
+            if backlog and time.monotonic() >= next_trim:
                 next_trim = time.monotonic() + TRIM
                 await trim(self._stream)
             await asyncio.sleep(LOOK)
@@ -124,14 +125,19 @@ class Producer:
             account.produced += 1
 
 
-async def look(stream: penstock.Stream[Number]) -> Backlog:
-    """How much the group has still to do."""
-    for group in await stream.groups():
+async def look(stream: penstock.Stream[Number]) -> Backlog | None:
+    """How much the group has still to do; None while the server does not answer."""
+    try:
+        groups = await stream.groups()
+    except penstock.BackendUnavailable:
+        return None
+    for group in groups:
         if group.name == GROUP:
-            return Backlog(group.lag, group.pending)
-    return Backlog(None, 0)
+            return Backlog(group.lag, group.pending + group.parked)  # parked: handed back
+    return None
 
 
-async def trim(stream: penstock.Stream[Number]) -> int:
+async def trim(stream: penstock.Stream[Number]) -> None:
     """Leave 20 000 events, and whatever the group has not yet acked."""
-    return await stream.trim(max_events=KEPT, acked_only=True, approximate=True)
+    with suppress(penstock.BackendUnavailable):  # the next one does it
+        await stream.trim(max_events=KEPT, acked_only=True)

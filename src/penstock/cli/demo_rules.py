@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import msgspec
 
@@ -39,7 +39,7 @@ class Number(msgspec.Struct, frozen=True, gc=False):
     seq: Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Part(NamedTuple):
+class Part(msgspec.Struct, frozen=True, array_like=True):
     """One partition's share of a window; `average` and `last` (ms) are None if it is empty."""
 
     partition: int
@@ -90,9 +90,7 @@ class Window:
         """Count, average and time of the last event of every partition, empty ones too."""
         columns = zip(self._counts, self._sums, self._last, strict=True)
         return [
-            Part(at, count, round(total / count, 1), last)
-            if count
-            else Part(at, 0, None, None)
+            Part(at, count, round(total / count, 1), last) if count else Part(at, 0, None, None)
             for at, (count, total, last) in enumerate(columns)
         ]
 
@@ -107,6 +105,10 @@ class Seen:
     def __init__(self) -> None:
         self._firsts: list[int] = []
         self._lasts: list[int] = []
+
+    def __len__(self) -> int:
+        """How many runs they are."""
+        return len(self._firsts)
 
     def add(self, first: int, last: int) -> int:
         """Take in the run from *first* to *last*; how many of it had been seen before."""

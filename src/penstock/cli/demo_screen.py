@@ -4,6 +4,7 @@ Does        print windows, the clock line, remarks and the summary, each in thre
 Does not    count or wait.
 Invariants  1. what goes through a pipe is plain text or JSON, a line at a time, sent at once.
             2. a remark is never lost: the live picture scrolls it out above itself.
+            3. the summary comes last, below the picture: it is shown after leaving ``with``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import msgspec
+from rich.box import ROUNDED
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
@@ -53,7 +55,7 @@ class Summary(msgspec.Struct, frozen=True):
 class Screen(Protocol):
     """Where the demo shows itself; use it with ``with``."""
 
-    def __enter__(self) -> Screen: ...
+    def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
     def started(self, url: str, members: dict[str, int], partitions: int) -> None:
         """The members, by name and process id, have joined."""
@@ -79,7 +81,7 @@ class Screen(Protocol):
 class JsonScreen:
     """An object a line; `type` says what it is."""
 
-    def __enter__(self) -> JsonScreen:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -93,7 +95,7 @@ class JsonScreen:
         """See `Screen`."""
         of = len(parts)
         for part in parts:
-            _put("window", member=member, of=of, time=_now(), **part._asdict())
+            _put("window", member=member, of=of, time=_now(), **msgspec.structs.asdict(part))
 
     def clock(self, clock: Clock) -> None:
         """See `Screen`."""
@@ -111,7 +113,7 @@ class JsonScreen:
 class PlainScreen:
     """Lines of text, for pipes and logs."""
 
-    def __enter__(self) -> PlainScreen:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -148,12 +150,12 @@ class LiveScreen:
 
     def __init__(self) -> None:
         self._console = Console()
-        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._live = Live(console=self._console, auto_refresh=False)
         self._tables: dict[str, Table] = {}
         self._clock = Text("waiting for the first events …", style="dim")
         self._newest = Text("")
 
-    def __enter__(self) -> LiveScreen:
+    def __enter__(self) -> Self:
         self._live.__enter__()
         return self
 
@@ -184,9 +186,8 @@ class LiveScreen:
 
     def summary(self, summary: Summary) -> None:
         """See `Screen`."""
-        self._show()
         style = "bold red" if summary.lost else "bold green"
-        self._live.console.print(Text("\n".join(summary_lines(summary)), style=style))
+        self._console.print(Text("\n".join(summary_lines(summary)), style=style))
 
     def _show(self) -> None:
         tables = Columns(self._tables.values(), padding=(0, 2))
@@ -227,13 +228,13 @@ def summary_lines(summary: Summary) -> list[str]:
     by = ", ".join(f"{name} {count:,}" for name, count in summary.consumed.items())
     return [
         f"produced {summary.produced:,}   consumed {sum(summary.consumed.values()):,} ({by})",
-        f"lost {summary.lost:,}   duplicated {summary.duplicated:,}   "
+        f"lost {summary.lost:,}   duplicated {summary.duplicated:,}",
         f"{summary.events_per_second:,} events/s over {summary.seconds:.1f} s",
     ]
 
 
 def _table(member: str, parts: Sequence[Part]) -> Table:
-    table = Table(title=member, title_style="bold", header_style="dim")
+    table = Table(title=member, title_style="bold", header_style="dim", box=ROUNDED)
     for heading in ("partition", "count", "average", "last event"):
         table.add_column(heading, justify="right")
     for part in parts:

@@ -129,9 +129,7 @@ class Team:
         listener: who is told what they do.
     """
 
-    def __init__(
-        self, names: Sequence[str], url: str, partitions: int, listener: Listener
-    ) -> None:
+    def __init__(self, names: Sequence[str], url: str, partitions: int, listener: Listener) -> None:
         self._names = names
         self._url = url
         self._partitions = partitions
@@ -212,5 +210,3 @@ def _ended(code: int) -> str:
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"
-
-

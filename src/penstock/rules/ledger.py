@@ -43,7 +43,7 @@ class Acks(NamedTuple):
 class Book:
     """What is held of one shard."""
 
-    __slots__ = ("fenced", "held", "lost", "plain", "shard", "stale")
+    __slots__ = ("fenced", "held", "lost", "plain", "sending", "shard", "stale")
 
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
@@ -52,6 +52,7 @@ class Book:
         self.lost: dict[bytes, None] = {}
         self.plain: list[bytes] = []
         self.fenced: list[bytes] = []
+        self.sending: list[bytes] = []
 
 
 class Ledger:
@@ -81,7 +82,11 @@ class Ledger:
 
     def fetched(self, origin: Origin, events: Sequence[Event[Any]]) -> None:
         """These came from the backend, all of one shard."""
-        self._books[origin].held.update((event.entry_id, event) for event in events)
+        book = self._books[origin]
+        book.held.update((event.entry_id, event) for event in events)
+        if book.lost:  # it came again: an ack of it may be repeated
+            for event in events:
+                book.lost.pop(event.entry_id, None)
         self.bytes += sum([event.size for event in events])
 
     def holds(self, origin: Origin, entry_id: bytes) -> bool:
@@ -147,6 +152,7 @@ class Ledger:
             raise LeaseLost(_refusal([event]), positions=(str(event.position),))
         self._extended[id(event)] = now
         self._hands.append((now, [event]))
+        self._handed += 1
 
     def expired(self, now: float) -> list[Event[Any]]:
         """What has been in a hand for `hold` seconds, still held; forget hands that are empty."""
@@ -163,7 +169,9 @@ class Ledger:
                 kept.append((since, held))
         self._hands = kept
         self._handed = sum(len(events) for _, events in kept)
-        self._extended = {key: at for key, at in self._extended.items() if at + self._hold > now}
+        if self._extended:  # only of what is still in a hand: an id may name another event later
+            held_ids = {id(event) for _, events in kept for event in events}
+            self._extended = {k: at for k, at in self._extended.items() if k in held_ids}
         return due
 
     def lapse(self, dropped: Iterable[Event[Any]]) -> None:
@@ -201,14 +209,32 @@ class Ledger:
             if book.plain or book.fenced
         ]
         for book in self._books.values():
+            book.sending += book.plain + book.fenced
             book.plain, book.fenced = [], []
         self.queued = 0
         return acks
+
+    def confirmed(self, shard: Shard) -> None:
+        """The acks of *shard* that were taken have been answered."""
+        for book in self._books.values():
+            if book.shard == shard:
+                book.sending = []
+
+    def known(self, shard: Shard) -> set[bytes]:
+        """The ids that are held, or whose ack is queued or under way."""
+        return {
+            entry_id
+            for book in self._books.values()
+            if book.shard == shard
+            for ids in (book.held, book.plain, book.fenced, book.sending)
+            for entry_id in ids
+        }
 
     def restore(self, acks: Acks) -> None:
         """These acks could not be sent: queue them again, before later ones."""
         for book in self._books.values():
             if book.shard == acks.shard:
+                book.sending = []
                 book.plain[:0] = acks.plain
                 book.fenced[:0] = acks.fenced
                 self.queued += len(acks.plain) + len(acks.fenced)

@@ -26,7 +26,7 @@ from penstock.streams.names import check_label, check_stream
 from penstock.streams.opening import Opened, open_backend
 from penstock.streams.reader import Reader
 from penstock.streams.stream import Stream
-from penstock.url import Url, parse_url
+from penstock.url import Url, check_database, parse_url
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -310,6 +310,7 @@ def _with_options(url: Url, given: dict[str, str]) -> Url:
 
     if given and url.scheme in ("memory", "embedded") and set(given) - {"timeout"}:
         raise ConfigError(f"{url.scheme}:// takes no {', '.join(sorted(given))}")
+    check_database(given.get("db", "0"))
     return replace(
         url,
         user=given.get("user", url.user),

@@ -133,6 +133,7 @@ class Membership(Generic[T]):
             hold=self._options.hold,
         )
         joined: EventMember = await backend.join(list(self._handles), self._group, member)
+        joined.tell_known(self.ledger.known)
         self._member = joined
         settling = self._settling.run(joined, self._inbox.fail)
         for work in (self._fetch(), settling, self._watch()):
@@ -149,10 +150,17 @@ class Membership(Generic[T]):
     def nack(self, events: Iterable[Event[T]], delay: float | None, reason: str) -> None:
         """See `Group.nack`."""
         self._check_open()
-        for event in events:
-            delay_ = self._delay(event, delay)
-            self._nacked += self._settling.hand_back([event], delay_, failed=True)
+        several = list(events)
+
+        def due(attempts: int) -> float:
+            return self._delay(attempts) if delay is None else delay
+
+        count = self._settling.fail(several, due)
+        self._nacked += count
         self._room.set()
+        if count:
+            text = f"{count} events of group {self._group!r} failed: {reason or 'no reason given'}"
+            self._signal("nacked", text, several[0].stream, count)
 
     def give_back(self, events: Iterable[Event[T]]) -> None:
         """Hand events back, uncounted, due at once."""
@@ -315,8 +323,7 @@ class Membership(Generic[T]):
             if not late:
                 continue
             self._expired += len(late)
-            for event in late:
-                self._settling.hand_back([event], self._delay(event, None), failed=True)
+            self._settling.fail(late, self._delay)
             self._room.set()
             text = (
                 f"{len(late)} events of group {self._group!r} were held for {self._options.hold} s "
@@ -324,10 +331,8 @@ class Membership(Generic[T]):
             )
             self._signal("hold-expired", text, late[0].stream, len(late))
 
-    def _delay(self, event: Event[T], given: float | None) -> float:
-        if given is not None:
-            return given
-        return self._options.retry.delay(event.attempts + 1, random.random())
+    def _delay(self, attempts: int) -> float:
+        return self._options.retry.delay(attempts + 1, random.random())
 
     def _lose(self, stream: str) -> None:
         """The group was made anew: nothing that came before can be acked."""
@@ -345,10 +350,8 @@ class Membership(Generic[T]):
         if self._member is None:
             return
         if failed:
-            for event in self.ledger.held():
-                if id(event) not in unseen:
-                    delay = self._delay(event, None)
-                    self._nacked += self._settling.hand_back([event], delay, failed=True)
+            seen = [event for event in self.ledger.held() if id(event) not in unseen]
+            self._nacked += self._settling.fail(seen, self._delay)
         try:
             async with asyncio.timeout(LEAVING):
                 await self.flush()

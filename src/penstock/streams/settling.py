@@ -71,6 +71,19 @@ class Settling:
         self.hurry()
         return sum(map(len, released.values()))
 
+    def fail(self, events: Iterable[Event[Any]], delay: Callable[[int], float]) -> int:
+        """Queue the hand-back of events that failed, those of as many attempts due together.
+
+        *delay*: seconds by the attempts so far.
+        """
+        by_attempts: dict[int, list[Event[Any]]] = {}
+        for event in events:
+            by_attempts.setdefault(event.attempts, []).append(event)
+        return sum(
+            self.hand_back(some, delay(attempts), failed=True)
+            for attempts, some in by_attempts.items()
+        )
+
     def hurry(self) -> None:
         """Send now, not at the interval."""
         self._send.set()
@@ -126,6 +139,7 @@ class Settling:
             self._ledger.restore(acks)
             self._unsure += count  # they may have arrived all the same
             raise
+        self._ledger.confirmed(acks.shard)
         arrived = min(count - done, self._unsure)
         self._unsure = 0
         self.acked += done + arrived

@@ -35,7 +35,7 @@ from penstock.signals import Signal
 
 TTL: Final = 3_600_000
 """Milliseconds that a session outlives its writer's silence: longer than any outage worth waiting
-for. A session that is gone while nothing is in flight is opened anew, and nobody notices."""
+for. A session that is gone while nothing is in flight is opened anew, and observers are told."""
 
 _SILENCE: Final = 5.0
 """Seconds without any answer after which a connection counts as dead: a server answers in
@@ -149,10 +149,10 @@ class RedisAppender:
     def _on_reply(self, wire: Wire, flight: Flight[_Batch], done: asyncio.Future[Any]) -> None:
         """An answer came, or the connection broke."""
         self._answer.set()
+        error = None if done.cancelled() else done.exception()
         if done.cancelled() or wire is not self._wire or not flight.in_air:
             return
         self._heard = self._clock.monotonic()
-        error = done.exception()
         if error is not None and not isinstance(error, ReplyError):
             self._cause = unavailable(error, self._link.address.place, verb="append")
             self._rules.cut()
@@ -209,6 +209,8 @@ class RedisAppender:
         if "retry" in trouble:
             await self._clock.sleep(self._backoff.next())
         wire = await self._link.wire()
+        if "retry" in trouble and "NOSCRIPT" in str(self._cause):
+            await self._link.call("SCRIPT", "LOAD", APPEND.text, verb="append to")
         if not self._opened or wire is not self._wire or trouble & {"unmarked", "missing"}:
             await self._open(wire)
         self._heard = self._clock.monotonic()
@@ -241,6 +243,11 @@ class RedisAppender:
         """The server has forgotten the session: a restart without its data, or a long silence."""
         lost = self._rules.missing()
         cause = OutcomeUnknown("the server no longer knows the session")
+        text = (
+            f"the server no longer knows a session of {self._keys.stream!r} (it lost its data, or "
+            f"the writer was silent for an hour); if it lost its data, confirmed events are lost"
+        )
+        self._observers(Signal("session-reset", text, stream=self._keys.stream))
         self._fail(lost.unknown, lost.unsent, cause)
         self._new_session()
 

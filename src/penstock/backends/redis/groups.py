@@ -57,7 +57,7 @@ class RedisGroups:
             await self._enter(shard, group, name, incarnation, options.lease)
         own = Link(self.address, self.clock, self.observers)
         member = RedisMember(self, own, shards, group, name, options, incarnation)
-        member.begin()
+        member.begin(used=options.name is not None)
         return member
 
     async def groups(self, shard: Shard) -> Sequence[GroupInfo]:

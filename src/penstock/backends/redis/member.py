@@ -14,7 +14,7 @@ Source      Redis XREADGROUP, XPENDING, XCLAIM; DESIGN.md, "Members are leased, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +78,8 @@ class RedisMember:
         """Whether this incarnation is over."""
         return self._takeovers.lapsed or any(pulse.lapsed for pulse in self._pulses.values())
 
-    def begin(self) -> None:
-        """Beat from now on, and look for own pending events first."""
+    def begin(self, *, used: bool) -> None:
+        """Beat from now on; *used*: the name may have pending events, which come first."""
         now = self._groups.clock.monotonic()
         loop = asyncio.get_running_loop()
         for shard, keys in self._keys.items():
@@ -88,8 +88,12 @@ class RedisMember:
             pulse = Pulse(beats, self._name, self._incarnation, lease, hold, now)
             self._pulses[shard] = pulse
             self._groups.heart.add(pulse, lambda: _wake(loop, self._wake))
-        self._takeovers.begin(self._incarnation)
+        self._takeovers.begin(self._incarnation, used=used)
         self._turn()
+
+    def tell_known(self, known: Callable[[Shard], Container[bytes]]) -> None:
+        """See `ports.EventMember.tell_known`."""
+        self._takeovers.known = known
 
     async def fetch(self, limit: int, wait: float, ahead: int = 0) -> Sequence[Page]:
         """See `ports.EventMember.fetch`."""
@@ -101,7 +105,9 @@ class RedisMember:
                 raise MemberLapsed(f"member {self._name!r} was taken for dead")
             with mapped(self._own.address.place, verb="read", key=self._any_key()):
                 try:
-                    if found := await self._takeovers.find(min(limit, PAGE)):
+                    if found := await self._takeovers.find(
+                        min(limit, PAGE), quiet=self._reading is None
+                    ):
                         return found
                     pause = min(deadline, self._takeovers.next_look) - clock.monotonic()
                     found = await self._new(limit, max(0.0, pause), ahead)
@@ -192,7 +198,8 @@ class RedisMember:
         except ConnectionLost:
             self._lost_contact()
             raise
-        if found and ahead >= limit and (wire := self._own.now) is not None:
+        busy = found and ahead >= limit and not self._takeovers.wants_quiet
+        if busy and (wire := self._own.now) is not None:
             self._read(wire, limit)  # the server works while the program does
         return found
 
@@ -247,7 +254,7 @@ class RedisMember:
         if self.lapsed:
             message = f"member {self._name!r} could not beat for a lease; it begins anew"
             self._signal("member-lapsed", message, next(iter(self._keys)), None)
-        self.begin()
+        self.begin(used=True)
 
     async def _enter(self, shard: Shard, incarnation: str) -> str:
         """Take our name again, from nobody or from an earlier incarnation of ours."""

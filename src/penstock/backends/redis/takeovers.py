@@ -11,8 +11,9 @@ Source      DESIGN.md, "Members are leased, not events"; reliability notes 1.5, 
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from penstock.backends.redis.cursor import BLOCK, GRACE
@@ -20,6 +21,7 @@ from penstock.backends.redis.joining import lease_of
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.replies import by_name, text
 from penstock.backends.redis.scripts import BURY, CLAIM, LOOK
+from penstock.errors import BackendError
 from penstock.event import Shard
 from penstock.ports import MemberOptions, Page
 from penstock.rules.leases import STRUCK, LeaseWatch
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 LOOK_EVERY: Final = 0.5
 """Seconds between looks for what others have handed back: they notice well within a second."""
 
-CHECKED: Final = 100
-"""Ids of an owner-checked call: each costs a look-up in the pending list."""
+CHECKED: Final = 500
+"""Ids of an owner-checked call: each costs a look-up in the pending list, some microseconds."""
 
 _BURY_AFTER: Final = 60.0
 """Seconds, and ten leases, for which a struck member is remembered: its blocked read, on a server
@@ -87,15 +89,27 @@ class Takeovers:
         self._next_beats = 0.0
         self._again: float | None = None
         self._incarnation = ""
+        self._known: dict[Shard, Container[bytes]] = {}
         self.next_look = 0.0
         self.lapsed = False
+        self.known: Callable[[Shard], Container[bytes]] = lambda _: ()
 
-    def begin(self, incarnation: str) -> None:
-        """A new incarnation: nothing is known of others, and our own pending events come first."""
+    @property
+    def wants_quiet(self) -> bool:
+        """Whether our own pending list is to be looked into: no read may be under way then.
+
+        What such a read has been given stands in that list too, and would be handed out twice.
+        """
+        due = self._again is not None and self._clock.monotonic() >= self._again
+        return due or bool(self._claims and self._claims[0].owner == self._name)
+
+    def begin(self, incarnation: str, *, used: bool) -> None:
+        """A new incarnation; *used*: its name may have pending events, which come first."""
         self._incarnation = incarnation
         self._claims.clear()
         self.lapsed = False
-        self.lost_contact()
+        if used:
+            self.lost_contact()
 
     def lost_contact(self) -> None:
         """A reply was lost: what the server gave us may stand in our pending list alone.
@@ -105,28 +119,49 @@ class Takeovers:
         """
         for watch in self._watches.values():
             watch.reset()
-        others = [claim for claim in self._claims if claim.owner != self._name]
-        own = [Claim(shard, self._name, "own") for shard in self._keys]
-        self._claims = deque(own + others)
+        self._own_first()
         self._again = self._clock.monotonic() + BLOCK + GRACE
 
-    async def find(self, limit: int) -> list[Page]:
-        """What is to be handled before anything new: own, due, dead; empty if there is nothing."""
-        self._look_again()
-        while self._claims and self._claims[0].owner == self._name:
+    async def find(self, limit: int, *, quiet: bool) -> list[Page]:
+        """What is to be handled before anything new: own, due, dead; empty if there is nothing.
+
+        *quiet*: no read is under way.
+        """
+        try:
+            return await self._find(limit, quiet)
+        except asyncio.CancelledError:
+            self._own_first()
+            raise
+        except BackendError:  # what a claim or a look gave us may stand in our pending list alone
+            self.lost_contact()
+            raise
+
+    async def _find(self, limit: int, quiet: bool) -> list[Page]:
+        while quiet and self.wants_quiet:
+            self._look_again()
             if page := await self._take(self._claims.popleft(), limit):
                 return [page]
         if found := await self._look_all(limit):
             return found
-        while self._claims:
+        while self._claims and self._claims[0].owner != self._name:
             if page := await self._take(self._claims.popleft(), limit):
                 return [page]
         return []
 
+    def _own_first(self) -> None:
+        """Our own pending list is to be looked through, from its beginning, before all else.
+
+        What the program has of it by now, or has acked and not yet heard of, is left alone.
+        """
+        self._known = {shard: self.known(shard) for shard in self._keys}
+        others = [claim for claim in self._claims if claim.owner != self._name]
+        own = [Claim(shard, self._name, "own") for shard in self._keys]
+        self._claims = deque(own + others)
+
     def _look_again(self) -> None:
         if self._again is not None and self._clock.monotonic() >= self._again:
             self._again = None
-            self._claims.extendleft(Claim(shard, self._name, "own") for shard in self._keys)
+            self._own_first()
 
     async def _look_all(self, limit: int) -> list[Page]:
         now = self._clock.monotonic()
@@ -137,6 +172,8 @@ class Takeovers:
         if watch:
             self._next_beats = now + self._options.lease / 4
         due = [await self._look(shard, limit, watch) for shard in self._keys]
+        if any(len(page.entries) >= min(limit, CHECKED) for page in due):
+            self.next_look = now  # there may be more
         return [page for page in due if page.entries]
 
     async def _look(self, shard: Shard, limit: int, watch: bool) -> Page:
@@ -205,9 +242,15 @@ class Takeovers:
         self._claims.appendleft(claim._replace(cursor=cursor))
         if gone:
             self._signal_trimmed(claim.shard, gone)
-        if not entries:
-            return None
-        return Page(claim.shard, entries, [(count, failed) for count, failed in counts])
+        rows = [
+            (entry, (count, failed)) for entry, (count, failed) in zip(entries, counts, strict=True)
+        ]
+        if claim.owner == self._name:
+            known = self._known[claim.shard]
+            rows = [row for row in rows if row[0][0] not in known]
+        return (
+            Page(claim.shard, [row[0] for row in rows], [row[1] for row in rows]) if rows else None
+        )
 
     async def _run(self, claim: Claim, limit: int) -> Any:
         keys = self._keys[claim.shard]

@@ -107,8 +107,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the socket is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by its manners
 
     def data_received(self, data: bytes) -> None:
         """asyncio: parse what came, and resolve what is complete."""
@@ -159,6 +158,7 @@ class Wire(asyncio.Protocol):
         for request in requests:
             if not request.future.done():
                 request.future.set_exception(ConnectionLost(str(error)))
+                request.future.exception()  # looked at: of a read that nobody waits for any more
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener(error)

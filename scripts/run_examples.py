@@ -1,12 +1,19 @@
 """Run every example, as a reader would, and say which one fails.
 
-An example is a program ``examples/<nn>_<name>.py`` that ends by itself. It is run with
-``$PENSTOCK_URL`` set to a server that goes with it, unless the caller has set one.
+An example is a program ``examples/<nn>_<name>.py`` of at most 60 lines that ends by itself, and
+whose last lines say what it prints (``…`` stands for anything)::
+
+    # Prints:
+    #  | stored: 2
+
+It is run with ``$PENSTOCK_URL`` set to a server that goes with it, unless the caller has set one.
+It fails if it ends with an error, prints something else, or leaves an exception unheard.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +21,10 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LIMIT = 60.0  # seconds; an example is for reading, not for waiting
+LINES = 60  # of an example at most, for the same reason
+PRINTS = "\n# Prints:\n"
+LINE = "#  | "
+UNHEARD = ("Traceback", "was never retrieved", "was never awaited")
 
 
 def main() -> int:
@@ -39,13 +50,36 @@ def run(file: Path) -> bool:
             timeout=LIMIT,
             check=False,
         )
-        code, said = done.returncode, done.stdout + done.stderr
+        wrong = fault(file, done)
+        said = done.stdout + done.stderr
     except subprocess.TimeoutExpired as late:
-        code, said = 124, f"not done after {LIMIT} s\n{late.stdout or ''}{late.stderr or ''}"
-    print(f"{'ok    ' if code == 0 else 'FAILED'} {file.name} {time.monotonic() - started:.1f} s")
-    if code:
-        print(said)
-    return code == 0
+        wrong, said = f"not done after {LIMIT} s", f"{late.stdout or ''}{late.stderr or ''}"
+    print(f"{'FAILED' if wrong else 'ok    '} {file.name} {time.monotonic() - started:.1f} s")
+    if wrong:
+        print(f"{wrong}; it said:\n{said}")
+    return not wrong
+
+
+def fault(file: Path, done: subprocess.CompletedProcess[str]) -> str:
+    """What is wrong with an example that has run; "" if nothing is."""
+    text = file.read_text(encoding="utf-8")
+    _, marked, tail = text.partition(PRINTS)
+    promised = [line.removeprefix(LINE) for line in tail.splitlines()]
+    if done.returncode:
+        return f"ended with exit code {done.returncode}"
+    if unheard := [words for words in UNHEARD if words in done.stderr]:
+        return f"said {unheard[0]!r}"
+    if not marked or len(text.splitlines()) > LINES:
+        return f"must have at most {LINES} lines, and end with '# Prints:' and what it prints"
+    if not matches("\n".join(promised), done.stdout):
+        return "printed something else than it promises:\n" + "\n".join(promised) + "\n"
+    return ""
+
+
+def matches(promised: str, printed: str) -> bool:
+    """Whether *printed* is what was promised, where ``…`` stands for anything in a line."""
+    pattern = re.escape(promised.strip()).replace("…", ".*")
+    return re.fullmatch(pattern, printed.strip()) is not None
 
 
 def _list(names: list[str]) -> str:

@@ -72,10 +72,10 @@ def _checked(name: Any, item: Any) -> tuple[str, Plain]:
             f"client.stream(name, type=...), or layout='value' for JSON"
         )
     if isinstance(item, str):
-        return name, str(item)
+        return str.__str__(name), str.__str__(item)
     if isinstance(item, bytes):
-        return name, bytes(item)
-    return name, int(item) if isinstance(item, int) else float(item)
+        return str.__str__(name), bytes(item)
+    return str.__str__(name), int(item) if isinstance(item, int) else float(item)
 
 
 def _not_a_mapping(value: object) -> str:

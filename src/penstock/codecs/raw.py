@@ -26,7 +26,7 @@ class RawCodec:
         if isinstance(value, bytes):
             return value
         if isinstance(value, str):
-            return value.encode("utf-8", "surrogateescape")
+            return _utf8(value)
         if isinstance(value, (bytearray, memoryview)):
             return bytes(cast("bytearray", value))
         raise EncodeError(f"a value of a raw stream must be bytes, got {type(value).__name__}")
@@ -40,3 +40,10 @@ class RawCodec:
         if body is None:
             raise DecodeError("the entry has no payload field 'p'")
         return body
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise EncodeError(f"text must be what UTF-8 can say, got {text[:40]!a}") from error

@@ -9,6 +9,7 @@ Invariants  1. every call may come from any thread.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from types import TracebackType
@@ -204,12 +205,15 @@ class Loop:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
 
     def start(self) -> None:
         """Start the thread; return when its loop runs."""
         ready = threading.Event()
+        self._process = os.getpid()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._main(ready)), name="penstock-blocking", daemon=True
         )
@@ -220,11 +224,20 @@ class Loop:
         """Run *work* there, and wait for it here.
 
         Raises:
-            ClosedError: the client is not open.
+            ClosedError: the client is not open, or was opened in another process.
         """
-        if self._loop is None:
+        if self._loop is None or os.getpid() != self._process:
             work.close()
-            raise ClosedError("a blocking client must be opened: write 'with penstock.blocking()'")
+            raise ClosedError(
+                "a blocking client must be opened, in the process that uses it: "
+                "write 'with penstock.blocking(...)', in the child after a fork"
+            )
+        if os.getpid() != self._process:  # its thread stayed in the parent: nobody would answer
+            work.close()
+            raise ClosedError(
+                "a blocking client must be made in the process that uses it, and this one was made "
+                "before a fork; call blocking() in the child"
+            )
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -235,6 +248,8 @@ class Loop:
     def stop(self) -> None:
         """End the loop and the thread."""
         loop, self._loop = self._loop, None
+        if os.getpid() != self._process:
+            return  # the thread lives in the parent
         if loop is None or self._stop is None or self._thread is None:
             return
         loop.call_soon_threadsafe(self._stop.set)

@@ -22,7 +22,8 @@ from penstock.ports import Marks
 MOST_FIELDS: Final = 3500
 """Fields of one event at most: 7 000 parts, what a Lua script can unpack."""
 
-_SIZED: Final = frozenset((str, bytes))
+_LONG: Final = 10**20
+"""Numbers below it take at most 20 characters, or 24 as a float."""
 
 
 class Format:
@@ -62,7 +63,13 @@ class Format:
         fields = self.layout.pack(self.codec.encode(value), meta)
         size = 0
         for part in fields:
-            size += len(part) if part.__class__ in _SIZED else 20
+            kind = part.__class__
+            if kind is str:
+                size += len(part)
+                if not part.isascii():
+                    _check_text(part)
+            else:
+                size += len(part) if kind is bytes else _size_of(part)
         if size * 4 > self._limit:
             self._check_size(fields)
         if len(fields) > 2 * MOST_FIELDS:
@@ -86,6 +93,27 @@ class Format:
                 size=size,
                 limit=self._limit,
             )
+
+
+def _size_of(part: Any) -> int:
+    """The size of what is neither text nor bytes; EncodeError where it cannot be written out."""
+    if not isinstance(part, (int, float)):
+        return len(part)
+    if isinstance(part, float) or -_LONG < part < _LONG:
+        return 20
+    try:
+        return len(str(part))
+    except ValueError as error:  # and the wire would crash on it
+        raise EncodeError(f"a number must be one that can be written out: {error}") from error
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise EncodeError(
+            f"text must be what UTF-8 can say, got {text[:40]!a}: {error.reason}"
+        ) from error
 
 
 class ShardOrigin:
@@ -165,6 +193,11 @@ def make_meta(  # noqa: PLR0917 - the metadata, in the order of the docs
         if part is not None and not isinstance(part, str):
             raise EncodeError(f"name, topic, key, id and headers must be text, got {part!r}")
     time = None if timestamp is None else seconds_of(timestamp)
+    if any(part.__class__ is not str for part in parts if part is not None):  # such as a StrEnum
+        name, topic = str.__str__(name), str.__str__(topic)
+        key = None if key is None else str.__str__(key)
+        id = None if id is None else str.__str__(id)
+        pairs = tuple((str.__str__(header), str.__str__(text)) for header, text in pairs)
     return Meta(id=id, name=name, topic=topic, key=key, timestamp=time, headers=pairs)
 
 

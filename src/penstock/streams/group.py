@@ -82,6 +82,7 @@ class Group(Generic[T]):
         self.name = name
         self._client = client
         self._streams = list(streams)
+        self._handled: dict[int, bool] = {}
         self._options = options
         self._work: Membership[T] = Membership(
             client, name, self._streams, options, predicate(where), until
@@ -187,7 +188,11 @@ class Group(Generic[T]):
         """
         if delay is not None and not delay >= 0:
             raise ConfigError(f"delay must be 0 seconds or more, got {delay!r}")
-        self._work.nack(_several(events), delay, reason)
+        several = list(_several(events))
+        for event in several:
+            if id(event) in self._handled:
+                self._handled[id(event)] = True
+        self._work.nack(several, delay, reason)
 
     @asynccontextmanager
     async def handling(self, event: Event[T]) -> AsyncGenerator[Event[T], None]:
@@ -199,12 +204,17 @@ class Group(Generic[T]):
         Raises:
             LeaseLost: the work went well, but the event was not in hand any more at its end.
         """
+        self._handled[id(event)] = False
+        nacked = False
         try:
             yield event
         except Exception as error:
             self.nack(event, reason=f"{type(error).__name__}: {error}")
             raise
-        self.ack(event)
+        finally:
+            nacked = self._handled.pop(id(event), False)
+        if not nacked:
+            self.ack(event)
 
     def extend(self, event: Event[T]) -> None:
         """Count the event's `hold` anew from now: long work is getting on.

@@ -22,8 +22,8 @@ BATCH_EVENTS: Final = 500
 BATCH_BYTES: Final = 256 * 1024
 """Bytes of a batch: what a local socket takes in a few writes."""
 
-Done = Callable[[int, int, "asyncio.Future[Sequence[Position]]"], None]
-"""Told of a batch: its events, its bytes, and the future with its outcome."""
+Done = Callable[[int, int, "asyncio.Future[Sequence[Position]]", "list[Receipt]"], None]
+"""Told of a batch: its events, its bytes, the future with its outcome, and its receipts."""
 
 
 class Lane:
@@ -67,7 +67,11 @@ class Lane:
         entries, self._entries = self._entries, []
         receipts, self._receipts = self._receipts, []
         size, self._size = self._size, 0
-        future = self._appender.submit(entries)
+        try:
+            future = self._appender.submit(entries)
+        except Exception as error:  # noqa: BLE001 - told like any outcome: whoever waits must hear
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
         self.flying.add(future)
         future.add_done_callback(lambda done: self._on_done(len(entries), size, receipts, done))
 
@@ -86,7 +90,7 @@ class Lane:
         error = future.exception()
         for index, receipt in receipts:
             receipt.resolve(future.result()[index] if error is None else error)
-        self._done(count, size, future)
+        self._done(count, size, future, [receipt for _, receipt in receipts])
 
 
 class Receipt:

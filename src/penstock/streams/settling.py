@@ -118,7 +118,7 @@ class Settling:
             except TimeoutError:
                 pass
             self._send.clear()
-            if not self._ledger.queued and not self._backs:
+            if not self._backs and (self._interval is None or not self._ledger.queued):
                 continue
             try:
                 await self.flush(member, acks=self._interval is not None)

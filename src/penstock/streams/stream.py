@@ -372,6 +372,7 @@ class Stream(Generic[T]):
 
     async def _lane(self, index: int, only_if_exists: bool) -> Lane:
         """The lane of single appends to a shard; opened once."""
+        assert self.client.backend is not None  # says so after a fork, or when it is closed
         if (lane := self._lanes.get((index, only_if_exists))) is not None:
             return lane
         async with self._opening:
@@ -394,6 +395,8 @@ class Stream(Generic[T]):
             raise BackendUnavailable(str(error), verb="append to", key=self.name) from error
 
 
-def _heed(_count: int, _size: int, future: asyncio.Future[Sequence[Position]]) -> None:
+def _heed(
+    _count: int, _size: int, future: asyncio.Future[Sequence[Position]], _receipts: list[Receipt]
+) -> None:
     """The receipts have told who waits."""
     future.exception()

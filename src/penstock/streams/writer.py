@@ -2,7 +2,8 @@
 
 Does        take events as fast as there is room, store them in order, and account for each.
 Does not    wait for an outcome in `send`; repeat anything (the appender does, and may).
-Invariants  1. what is pending is at most `max_pending` events and `max_pending_bytes` bytes.
+Invariants  1. what is pending is at most `max_pending` events and `max_pending_bytes` bytes, or
+               one event.
             2. a failure that no receipt took is raised by the next send, flush, or the exit.
             3. after an unknown outcome nothing more is sent, to keep the order, until a flush has
                raised it.
@@ -79,7 +80,7 @@ class Writer(Generic[T]):
         self._bytes = 0
         self._sent = self._stored = self._failed = self._unknown = 0
         self._before = WriterStatistics(0, 0, 0, 0, 0, 0)
-        self._error: BaseException | None = None
+        self._failures: list[tuple[BaseException, list[Receipt]]] = []
         self._blocked: OutcomeUnknown | None = None
         self._room = asyncio.Event()
         self._room.set()
@@ -171,13 +172,14 @@ class Writer(Generic[T]):
 
         Source: Redis XADD in a script that knows the batch's sequence; Kafka KIP-98.
         """
-        if self._error is not None or self._closed or self._blocked is not None:
+        if self._failures or self._closed or self._blocked is not None:
             self._refuse()
         meta = make_meta(name, topic, key, headers, id, timestamp)
-        assert self._format is not None
+        if self._format is None:
+            raise ClosedError("a writer must be opened: write 'async with stream.writer()'")
         fields, size = self._format.pack(value, meta)
-        if self._pending >= self._max_pending or self._bytes >= self._max_bytes:
-            await self._wait_for_room()
+        if self._pending >= self._max_pending or self._bytes + size > self._max_bytes:
+            await self._wait_for_room(size)
         self._pending += 1
         self._bytes += size
         self._sent += 1
@@ -211,7 +213,7 @@ class Writer(Generic[T]):
             await asyncio.wait(flying)
             await asyncio.sleep(0)  # the outcomes are told in callbacks
         blocked, self._blocked = self._blocked, None
-        error, self._error = self._error, None
+        error = self._untold()
         before, self._before = self._before, self.statistics()
         if blocked is not None:
             raise self._tally(blocked, before)
@@ -241,16 +243,25 @@ class Writer(Generic[T]):
         self._turn = (self._turn + 1) % len(self._lanes)
         return self._lanes[self._turn]
 
-    async def _wait_for_room(self) -> None:
-        while self._pending >= self._max_pending or self._bytes >= self._max_bytes:
+    async def _wait_for_room(self, size: int) -> None:
+        """Until there is room for *size* bytes more; one event may always be under way."""
+        while self._pending and (
+            self._pending >= self._max_pending or self._bytes + size > self._max_bytes
+        ):
             for lane in self._lanes:
                 lane.submit()
             self._room.clear()
             await self._room.wait()
-            if self._error is not None or self._closed or self._blocked is not None:
+            if self._failures or self._closed or self._blocked is not None:
                 self._refuse()
 
-    def _on_done(self, count: int, size: int, future: asyncio.Future[Sequence[Position]]) -> None:
+    def _on_done(
+        self,
+        count: int,
+        size: int,
+        future: asyncio.Future[Sequence[Position]],
+        receipts: list[Receipt],
+    ) -> None:
         """A batch has an outcome."""
         self._pending -= count
         self._bytes -= size
@@ -265,21 +276,29 @@ class Writer(Generic[T]):
             self._blocked = self._blocked or error
         else:
             self._failed += count
-            self._error = self._error or error
+            self._failures.append((error, receipts if len(receipts) == count else []))
 
     def _refuse(self) -> None:
-        """Raise what stands in the way of a send."""
+        """Raise what stands in the way of a send, if anything does."""
         if self._closed:
             raise ClosedError(f"the writer of {self._stream.name!r} was closed; nothing was sent")
-        if self._error is not None:
-            error, self._error = self._error, None
+        if (error := self._untold()) is not None:
             raise error
-        assert self._blocked is not None
+        if self._blocked is None:
+            return
         raise OutcomeUnknown(
             f"not sent to {self._stream.name!r}, to keep the order: an earlier send has no outcome "
             f"({self._blocked}); call flush() to hear which, then send again",
             unsent=1,
         ) from self._blocked
+
+    def _untold(self) -> BaseException | None:
+        """The first failure of which receipts have not told all; then there is none any more."""
+        failures, self._failures = self._failures, []
+        for error, receipts in failures:
+            if not receipts or not all(receipt.taken for receipt in receipts):
+                return error
+        return None
 
     def _tally(self, error: OutcomeUnknown, before: WriterStatistics) -> OutcomeUnknown:
         """The outcome of everything since the last flush, in order: stored, unknown, unsent."""

@@ -289,7 +289,8 @@ def idle(seconds: float) -> Until:
 def seconds_of(time: float | datetime) -> float:
     """Seconds since 1970 of a number or of a datetime that knows its time zone."""
     if not isinstance(time, datetime):
-        if not isinstance(time, (int, float)) or not isfinite(time):
+        number: Any = time
+        if not isinstance(number, (int, float)) or not isfinite(number):
             raise ConfigError(
                 f"a time must be seconds since 1970 or a datetime with its zone, got {time!r}"
             )

@@ -19,7 +19,6 @@ Kind = Literal[
     "connected",
     "disconnected",
     "start-ignored",
-    "member-joined",
     "member-lapsed",
     "member-taken-over",
     "group-lost",
@@ -30,15 +29,12 @@ Kind = Literal[
     "confirmed-lost",
     "session-reset",
     "trimmed-pending",
-    "stalled",
-    "observer-failed",
 ]
 
 SEVERITY: Final[dict[Kind, Severity]] = {
     "connected": "info",
     "disconnected": "warning",
     "start-ignored": "info",
-    "member-joined": "info",
     "member-lapsed": "warning",
     "member-taken-over": "warning",
     "group-lost": "error",
@@ -49,8 +45,6 @@ SEVERITY: Final[dict[Kind, Severity]] = {
     "confirmed-lost": "error",
     "session-reset": "warning",
     "trimmed-pending": "error",
-    "stalled": "warning",
-    "observer-failed": "error",
 }
 """How grave each kind is; the order is that of an event's life."""
 

@@ -65,11 +65,19 @@ class JsonCodec(Generic[T]):
                 f"a value of this stream must be a {self._named()}, got {type(value).__name__}"
             )
         try:
-            return self._encode(value)
+            body = self._encode(value)
+            if self._type is not Any:
+                self._decode(body)
+        except msgspec.ValidationError as error:
+            raise EncodeError(
+                f"a value of this stream must be valid as its type says, "
+                f"got a {type(value).__name__} that is not: {error}"
+            ) from error
         except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise EncodeError(
                 f"a value must be something that JSON can say, got {type(value).__name__}: {error}"
             ) from error
+        return body
 
     def decode(self, body: bytes | None) -> T:
         """The value that *body* says.

@@ -34,10 +34,10 @@ class FieldsLayout:
         fields: list[object] = list(body)
         if meta is None:
             return fields
-        named = (("id", meta.id), ("name", meta.name), ("topic", meta.topic), ("key", meta.key))
-        for name, value in named:
-            if value is not None and value != "":
-                fields += (PREFIX + name, value)
+        name, topic = meta.name or None, meta.topic or None
+        for field, value in (("id", meta.id), ("name", name), ("topic", topic), ("key", meta.key)):
+            if value is not None:
+                fields += (PREFIX + field, value)
         if meta.timestamp is not None:
             fields += (PREFIX + "time", repr(meta.timestamp))
         for name, value in meta.headers:

@@ -30,10 +30,10 @@ class ValueLayout:
         fields: list[object] = ["p", body]
         if meta is None:
             return fields
-        named = (("n", meta.name), ("t", meta.topic), ("k", meta.key), ("i", meta.id))
-        for name, value in named:
-            if value is not None and value != "":
-                fields += (name, value)
+        name, topic = meta.name or None, meta.topic or None
+        for field, value in (("n", name), ("t", topic), ("k", meta.key), ("i", meta.id)):
+            if value is not None:
+                fields += (field, value)
         if meta.timestamp is not None:
             fields += ("at", repr(meta.timestamp))
         for name, value in meta.headers:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from fnmatch import translate
 from typing import Any
 
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, DecodeError
 from penstock.event import Event
 
 Where = str | re.Pattern[str] | Callable[[Event[Any]], bool]
 """A topic (``"eu"``), a glob on topics (``"eu.*"``), a compiled regular expression that must match
-the whole topic, or a predicate on the event."""
+the whole topic, or a predicate on the event; an event that it cannot decode is wanted."""
 
 
 def predicate(where: Where | None) -> Callable[[Event[Any]], bool] | None:
@@ -32,11 +32,21 @@ def predicate(where: Where | None) -> Callable[[Event[Any]], bool] | None:
     if isinstance(where, str):
         return _by_topic(where)
     if callable(where):
-        return where
+        return _by_event(where)
     raise ConfigError(
         f"where must be a topic, a glob, a compiled regular expression or a predicate on the "
         f"event, got {type(where).__name__}"
     )
+
+
+def _by_event(where: Callable[[Event[Any]], bool]) -> Callable[[Event[Any]], bool]:
+    def wanted(event: Event[Any]) -> bool:
+        try:
+            return where(event)
+        except DecodeError:  # nobody can know: whoever handles it shall see
+            return True
+
+    return wanted
 
 
 def _by_topic(where: str) -> Callable[[Event[Any]], bool]:

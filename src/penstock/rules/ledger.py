@@ -28,6 +28,9 @@ REMEMBERED: Final = 100_000
 _CROWD: Final = 20_000
 """Settled events that are still listed as handed out, before the list is gone through."""
 
+_CROWD_BYTES: Final = 4 * 1024 * 1024
+"""Their bytes: what is listed is not freed."""
+
 _TOGETHER: Final = 0.25
 """Seconds within which events count as handed out at once: `hold` is that exact."""
 
@@ -66,7 +69,7 @@ class Ledger:
         self._hold = hold
         self._books: dict[Origin, Book] = {}
         self._hands: deque[tuple[float, list[Event[Any]]]] = deque()
-        self._handed = 0
+        self._handed = self._handed_bytes = 0
         self._extended: dict[int, float] = {}
         self.bytes = 0
         self.queued = 0
@@ -96,6 +99,7 @@ class Ledger:
     def handed(self, events: list[Event[Any]], now: float) -> None:
         """These were given to the program at *now*: their hold begins."""
         self._handed += len(events)
+        self._handed_bytes += sum([event.size for event in events])
         if self._hands and now - self._hands[-1][0] < _TOGETHER:
             self._hands[-1][1].extend(events)
         else:
@@ -156,7 +160,10 @@ class Ledger:
 
     def expired(self, now: float) -> list[Event[Any]]:
         """What has been in a hand for `hold` seconds, still held; forget hands that are empty."""
-        crowded = self._handed > 2 * self.events + _CROWD
+        crowded = (
+            self._handed > 2 * self.events + _CROWD
+            or self._handed_bytes > 2 * self.bytes + _CROWD_BYTES
+        )
         if not crowded and not (self._hands and self._hands[0][0] + self._hold <= now):
             return []
         kept: deque[tuple[float, list[Event[Any]]]] = deque()
@@ -169,6 +176,7 @@ class Ledger:
                 kept.append((since, held))
         self._hands = kept
         self._handed = sum(len(events) for _, events in kept)
+        self._handed_bytes = sum(event.size for _, events in kept for event in events)
         if self._extended:  # only of what is still in a hand: an id may name another event later
             held_ids = {id(event) for _, events in kept for event in events}
             self._extended = {k: at for k, at in self._extended.items() if k in held_ids}

@@ -126,6 +126,8 @@ class AppendSession(Generic[B]):
         unknown = [flight.batch for flight in flying]
         behind = [flight.batch for flight in list(self._flying)[sure:]]
         taken = Undecided(unknown, behind + list(self._waiting))
+        for flight in self._flying:
+            flight.in_air = False  # an answer that still comes is of no use to anyone
         self._flying.clear()
         self._waiting.clear()
         self.trouble = set()

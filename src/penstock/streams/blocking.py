@@ -205,7 +205,6 @@ class Loop:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
@@ -213,7 +212,6 @@ class Loop:
     def start(self) -> None:
         """Start the thread; return when its loop runs."""
         ready = threading.Event()
-        self._process = os.getpid()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._main(ready)), name="penstock-blocking", daemon=True
         )
@@ -226,12 +224,9 @@ class Loop:
         Raises:
             ClosedError: the client is not open, or was opened in another process.
         """
-        if self._loop is None or os.getpid() != self._process:
+        if self._loop is None:
             work.close()
-            raise ClosedError(
-                "a blocking client must be opened, in the process that uses it: "
-                "write 'with penstock.blocking(...)', in the child after a fork"
-            )
+            raise ClosedError("a blocking client must be opened: write 'with penstock.blocking()'")
         if os.getpid() != self._process:  # its thread stayed in the parent: nobody would answer
             work.close()
             raise ClosedError(

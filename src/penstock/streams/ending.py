@@ -4,7 +4,8 @@ Does        anchor `until` on entry, cut what lies behind it, and know when it i
 Does not    read.
 Invariants  1. END is the newest event on entry, of every shard; that one is still read.
             2. a shard that held nothing on entry has ended at once.
-            3. `idle` counts from the last event, or from the entry.
+            3. a group has ended when all up to the end was handed out, and none is due again.
+            4. `idle` counts from the last event, or from the entry.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ class Ending:
         clock: Clock,
         *,
         existing: bool = False,
+        shared: bool = False,
     ) -> None:
         self._targets = targets
         self._idle = idle
         self._clock = clock
         self._existing = existing
+        self._shared = shared
+        self.near = False
         self._last = clock.monotonic()
 
     @classmethod
@@ -43,8 +47,10 @@ class Ending:
         shards: Iterable[Shard],
         until: Until | Position | None,
         clock: Clock,
+        *,
+        shared: bool = False,
     ) -> Ending:
-        """The ending that *until* means now.
+        """The ending that *until* means now; *shared*: for a group, whose members read parts.
 
         Raises:
             ConfigError: a position, for several shards.
@@ -63,8 +69,9 @@ class Ending:
                     f"until=position needs a reader of one stream with one shard, "
                     f"got {len(all_shards)} shards; use END"
                 )
-            return cls({all_shards[0]: until.position}, None, clock)
-        return cls(await _newest(backend, all_shards), None, clock, existing=True)
+            return cls({all_shards[0]: until.position}, None, clock, shared=shared)
+        targets = await _newest(backend, all_shards)
+        return cls(targets, None, clock, existing=not shared, shared=shared)
 
     @property
     def targets(self) -> dict[Shard, Position]:
@@ -94,7 +101,9 @@ class Ending:
             return []
         if not events or events[-1].position < target:
             return events
-        self.passed(shard)
+        self.near = True
+        if not self._shared:  # in a group, what others have handed back may still come
+            self.passed(shard)
         return [event for event in events if event.position <= target]
 
     def nothing_came(self) -> None:

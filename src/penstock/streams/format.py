@@ -68,8 +68,10 @@ class Format:
                 size += len(part)
                 if not part.isascii():
                     _check_text(part)
+            elif kind is bytes:
+                size += len(part)
             else:
-                size += len(part) if kind is bytes else _size_of(part)
+                size += 20 if kind is int and -_LONG < part < _LONG else _size_of(part)
         if size * 4 > self._limit:
             self._check_size(fields)
         if len(fields) > 2 * MOST_FIELDS:
@@ -193,12 +195,14 @@ def make_meta(  # noqa: PLR0917 - the metadata, in the order of the docs
         if part is not None and not isinstance(part, str):
             raise EncodeError(f"name, topic, key, id and headers must be text, got {part!r}")
     time = None if timestamp is None else seconds_of(timestamp)
-    if any(part.__class__ is not str for part in parts if part is not None):  # such as a StrEnum
-        name, topic = str.__str__(name), str.__str__(topic)
-        key = None if key is None else str.__str__(key)
-        id = None if id is None else str.__str__(id)
-        pairs = tuple((str.__str__(header), str.__str__(text)) for header, text in pairs)
-    return Meta(id=id, name=name, topic=topic, key=key, timestamp=time, headers=pairs)
+    return Meta(
+        id=None if id is None else str.__str__(id),  # exactly text: it may be a StrEnum
+        name=str.__str__(name),
+        topic=str.__str__(topic),
+        key=None if key is None else str.__str__(key),
+        timestamp=time,
+        headers=tuple((str.__str__(header), str.__str__(text)) for header, text in pairs),
+    )
 
 
 def _wanted_codec(type: Any, codec: Codec[Any] | str | None, layout: str | None) -> str | None:

@@ -31,10 +31,10 @@ class Lane:
 
     Args:
         appender: the session that stores batches.
-        done: called when a batch has an outcome.
+        done: called when a batch has an outcome; None: receipts tell all there is to tell.
     """
 
-    def __init__(self, appender: Appender, done: Done) -> None:
+    def __init__(self, appender: Appender, done: Done | None = None) -> None:
         self._appender = appender
         self._done = done
         self._entries: list[list[Any]] = []

@@ -37,6 +37,9 @@ T = TypeVar("T")
 WAIT: Final = 1.0
 """Seconds that one fetch waits, between looks at whether the end has come."""
 
+_NEAR: Final = 0.05
+"""Seconds that a fetch waits when the end has been read: only what was handed back can come."""
+
 LEAVING: Final = 10.0
 """Seconds that leaving may take when the server does not answer; then others take over."""
 
@@ -92,7 +95,7 @@ class Membership(Generic[T]):
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
-        self._seen_before = -1
+        self._found_nothing = False
         self._fetched = self._yielded = self._nacked = 0
         self._expired = self._filtered = self._missed = 0
 
@@ -125,7 +128,9 @@ class Membership(Generic[T]):
             for index in range(stream.shards):
                 self._handles[stream.shard(index)] = stream
         backend = self._client.backend
-        self._ending = await Ending.anchor(backend, self._handles, self._until, self._clock)
+        self._ending = await Ending.anchor(
+            backend, self._handles, self._until, self._clock, shared=True
+        )
         member = MemberOptions(
             start=self._options.start,
             name=self._options.member,
@@ -241,13 +246,16 @@ class Membership(Generic[T]):
         try:
             in_flight = self.ledger.events + self.ledger.queued
             ahead = self._sizer.room(in_flight, self.ledger.bytes) - limit
-            pages = await self._member.fetch(limit, self._ending.wait(WAIT), ahead)
+            pages = await self._member.fetch(
+                limit, self._ending.wait(_NEAR if self._ending.near else WAIT), ahead
+            )
         except MemberLapsed:
             self.ledger.lapse(self._inbox.clear())
             return
         except GroupVanished as lost:
             self._lose(lost.stream)
             return
+        self._found_nothing = not pages
         for page in pages:
             await self._take_in(page)
 
@@ -290,22 +298,16 @@ class Membership(Generic[T]):
         return origin
 
     async def _ended(self) -> bool:
-        """Whether the group has handed out all that this member was to read."""
+        """Whether the group has handed out all that this member was to read, and none is due."""
         assert self._ending is not None
-        assert self._member is not None
         if self._ending.reached():
             return True
-        for shard, target in list(self._ending.targets.items()):
-            if not self._inbox and not self._fetched_since_look():
+        if self._found_nothing:
+            for shard, target in list(self._ending.targets.items()):
                 done = await self._progress(shard)
                 if done is not None and done >= target:
                     self._ending.passed(shard)
         return self._ending.reached()
-
-    def _fetched_since_look(self) -> bool:
-        """Whether something came since this was asked last: then the end is not near."""
-        before, self._seen_before = self._seen_before, self._fetched
-        return before != self._fetched
 
     async def _progress(self, shard: Shard) -> Position | None:
         assert self._member is not None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from penstock.clock import Backoff
 from penstock.errors import BackendUnavailable, ClosedError, ConfigError, NotFound
-from penstock.event import Event, Position, Shard, Start, Until
+from penstock.event import Event, Origin, Position, Shard, Start, Until
 from penstock.ports import Cursor, Page
 from penstock.rules.filters import Where, predicate
 from penstock.rules.sizing import FetchSizer
@@ -78,6 +78,8 @@ class Reader(Generic[T]):
         self._ending: Ending | None = None
         self._task: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
+        self._began: dict[Shard, Position | None] = {}
+        self._last: dict[Origin, bytes] = {}
         self._bytes = 0
         self._read = self._yielded = self._filtered = 0
         self._closed = False
@@ -97,7 +99,9 @@ class Reader(Generic[T]):
                 self._handles[stream.shard(index)] = stream
         backend = self._client.backend
         self._ending = await Ending.anchor(backend, self._handles, self._until, self._client.clock)
-        self._cursor = await backend.cursor(dict.fromkeys(self._handles, self._start))
+        cursor: Cursor = await backend.cursor(dict.fromkeys(self._handles, self._start))
+        self._cursor = cursor
+        self._began = dict(cursor.positions())
         self._task = asyncio.create_task(self._run(), name="penstock-reader")
         return self
 
@@ -148,8 +152,16 @@ class Reader(Generic[T]):
         """Nothing: a reader's events have no outcomes (the port `Source`)."""
 
     def positions(self) -> Mapping[Shard, Position | None]:
-        """How far has been read ahead, by shard."""
-        return {} if self._cursor is None else self._cursor.positions()
+        """By shard, the last event that was yielded, or behind which reading began.
+
+        None: the beginning. ``start=after(position)`` goes on from there, one stream at a time.
+        """
+        yielded = {
+            shard: Position.of(self._last[origin])
+            for shard, origin in self._origins.items()
+            if origin in self._last
+        }
+        return {**self._began, **yielded}
 
     def statistics(self) -> ReaderStatistics:
         """What was read, and what waits to be yielded."""
@@ -179,6 +191,7 @@ class Reader(Generic[T]):
         self._yielded += len(events)
         for event in events:
             self._bytes -= event.size
+            self._last[event.origin] = event.entry_id
         self._room.set()
 
     async def _run(self) -> None:

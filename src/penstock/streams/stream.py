@@ -162,7 +162,8 @@ class Stream(Generic[T]):
             raise ConfigError(f"timeout must be above 0 seconds, got {timeout!r}")
 
         async def open_appender(index: int) -> Appender:
-            options = AppendOptions(idempotent=idempotent, timeout=timeout)
+            foreign = self._foreign
+            options = AppendOptions(idempotent, timeout, foreign, only_if_exists=foreign)
             return await self._appender(index, options)
 
         return Writer(
@@ -350,9 +351,8 @@ class Stream(Generic[T]):
 
     async def aclose(self) -> None:
         """End the sessions of single appends; the client does it."""
-        lanes, self._lanes = self._lanes, {}
-        for lane in lanes.values():
-            await lane.appender.aclose()
+        while self._lanes:
+            await self._lanes.popitem()[1].appender.aclose()
 
     def __repr__(self) -> str:
         return f"<Stream {self.name!r}>"
@@ -377,8 +377,8 @@ class Stream(Generic[T]):
             return lane
         async with self._opening:
             if (index, only_if_exists) not in self._lanes:
-                options = AppendOptions(timeout=5.0, only_if_exists=only_if_exists)
-                lane = Lane(await self._appender(index, options), _heed)
+                options = AppendOptions(True, 5.0, self._foreign, only_if_exists or self._foreign)
+                lane = Lane(await self._appender(index, options))
                 self._lanes[index, only_if_exists] = lane
         return self._lanes[index, only_if_exists]
 
@@ -393,10 +393,3 @@ class Stream(Generic[T]):
             if error.unknown or error.stored:
                 raise
             raise BackendUnavailable(str(error), verb="append to", key=self.name) from error
-
-
-def _heed(
-    _count: int, _size: int, future: asyncio.Future[Sequence[Position]], _receipts: list[Receipt]
-) -> None:
-    """The receipts have told who waits."""
-    future.exception()

@@ -141,8 +141,9 @@ class RedisAppender:
 
     def _send(self, wire: Wire, flight: Flight[_Batch]) -> None:
         keys = [self._keys.stream, self._keys.meta, self._keys.session(self._session)]
-        marked, existing = int(self._marked), int(self._options.only_if_exists)
-        args = (flight.sequence, marked, existing, TTL, *flight.batch.args)
+        stamp = " ".join(map(str, self._marks)) if self._marked else ""
+        existing = int(self._options.only_if_exists)
+        args = (flight.sequence, stamp, existing, TTL, *flight.batch.args)
         reply = wire.send(*command(APPEND, keys, args))
         reply.add_done_callback(lambda done: self._on_reply(wire, flight, done))
 

@@ -28,7 +28,7 @@ from penstock.backends.redis.replies import by_name, pages, position_or_none, te
 from penstock.backends.redis.scripts import ACK, LEAVE, PAGE, PARK
 from penstock.backends.redis.takeovers import CHECKED, Takeovers
 from penstock.backends.redis.wire import Arg, Wire
-from penstock.errors import BackendError, LeaseLost
+from penstock.errors import BackendError, LeaseLost, NotFound
 from penstock.event import OLDEST, Position, Shard
 from penstock.ports import GroupVanished, MemberLapsed, MemberOptions, Page
 from penstock.signals import Kind, Signal
@@ -125,7 +125,7 @@ class RedisMember:
     async def ack(self, shard: Shard, ids: Sequence[bytes], *, fenced: bool = False) -> int:
         """See `ports.EventMember.ack`. May be called again when the outcome is not known."""
         keys = self._keys[shard]
-        if fenced or self.lapsed:
+        if fenced or self._may_be_dead():
             return await self._ack_fenced(keys, ids)
         chunks = [ids[at : at + 1000] for at in range(0, len(ids), 1000)]
         wire = await self._link.wire()
@@ -150,7 +150,10 @@ class RedisMember:
         for at in range(0, len(ids), CHECKED):
             args = (self._group, self._name, PARKED, int(delay * 1000), int(failed))
             chunk = ids[at : at + CHECKED]
-            kept += await self._link.run(PARK, names, *args, *chunk, verb="hand back to")
+            try:
+                kept += await self._link.run(PARK, names, *args, *chunk, verb="hand back to")
+            except NotFound:  # the group is gone: nothing is ours, and the next fetch says so
+                return kept
         return kept
 
     async def progress(self, shard: Shard) -> Position | None:
@@ -298,8 +301,16 @@ class RedisMember:
         names = [keys.stream, keys.attempts(self._group)]
         for at in range(0, len(ids), CHECKED):
             args = (self._group, self._name, *ids[at : at + CHECKED])
-            done += await self._link.run(ACK, names, *args, verb="ack in")
+            try:
+                done += await self._link.run(ACK, names, *args, verb="ack in")
+            except NotFound:  # the group is gone: nothing is ours, and the next fetch says so
+                return done
         return done
+
+    def _may_be_dead(self) -> bool:
+        """Whether others may have taken what is ours: seen here too, before the heart can say."""
+        now = self._groups.clock.monotonic()
+        return self.lapsed or any(pulse.guard.lapsed(now) for pulse in self._pulses.values())
 
     def _turn(self) -> None:
         """The event loop turns: tell the thread that beats."""

@@ -51,6 +51,7 @@ if kind == 'stream' and redis.call('XLEN', KEYS[1]) == 0 then
     if info[i] == 'last-generated-id' and info[i + 1] == '0-0' then fresh = true end
   end
 end
+if fresh and ARGV[6] ~= '1' then m[1] = false end  -- marks of a stream that never was
 if m[1] then
   if m[2] ~= ARGV[2] or m[3] ~= ARGV[3] or m[4] ~= ARGV[4] then
     return {'other', m[2], m[3], m[4]}
@@ -59,7 +60,7 @@ elseif not fresh then
   if ARGV[5] ~= '1' and ARGV[2] ~= 'fields' then return {'unmarked'} end
 elseif ARGV[5] ~= '1' and not (ARGV[6] == '1' and kind == 'none') then
   redis.call('HSET', KEYS[2], 'version', ARGV[1], 'layout', ARGV[2], 'codec', ARGV[3],
-    'shards', ARGV[4])
+    'shards', ARGV[4], 'stamp', ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
   m[1] = ARGV[1]
 end
 if ARGV[7] ~= '0' and redis.call('EXISTS', KEYS[3]) == 0 then
@@ -73,7 +74,7 @@ return {'open', m[1] and 1 or 0}
 APPEND: Final = Script(
     3,
     """-- append a batch once. KEYS stream, meta, session
--- ARGV sequence, marked, only_if_exists, ttl, then for each entry: n, n parts
+-- ARGV sequence, stamp or '', only_if_exists, ttl, then for each entry: n, n parts
 local last = tonumber(redis.call('HGET', KEYS[3], 'last') or false)
 if not last then return {'missing'} end
 local sequence = tonumber(ARGV[1])
@@ -87,7 +88,7 @@ if sequence <= last then
   return {'gap', last}
 end
 if sequence ~= last + 1 then return {'gap', last} end
-if ARGV[2] == '1' and redis.call('EXISTS', KEYS[2]) == 0 then return {'unmarked'} end
+if ARGV[2] ~= '' and redis.call('HGET', KEYS[2], 'stamp') ~= ARGV[2] then return {'unmarked'} end
 if ARGV[3] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then return {'absent'} end
 local total, at = #ARGV, 5
 local n = tonumber(ARGV[at])
@@ -141,17 +142,23 @@ if ARGV[5] == '1' then
     if consumers.err then return redis.error_reply(consumers.err) end
   end
 end
-local ids = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[4])
-local entries, counts = {}, {}
+local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[4])
+local ids, deliveries, entries, counts = {}, {}, {}, {}
+for _, id in ipairs(due) do  -- parked in a group that is gone: it may be in a living hand by now
+  local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
+  if one and one[2] == ARGV[3] then
+    ids[#ids + 1] = id
+    deliveries[id] = one[4]
+  end
+end
 if #ids > 0 then
   entries = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
-  redis.call('ZREM', KEYS[3], unpack(ids))
   for i, entry in ipairs(entries) do
-    local seen = redis.call('XPENDING', KEYS[1], ARGV[1], entry[1], entry[1], 1)[1]
-    counts[i] = {seen and seen[4] or 1,
+    counts[i] = {deliveries[entry[1]] + 1,
       tonumber(redis.call('HGET', KEYS[4], entry[1]) or 0)}
   end
 end
+if #due > 0 then redis.call('ZREM', KEYS[3], unpack(due)) end
 return {#ids - #entries, entries, counts, beats, consumers}
 """,
 )

@@ -89,7 +89,6 @@ class Takeovers:
         self._next_beats = 0.0
         self._again: float | None = None
         self._incarnation = ""
-        self._known: dict[Shard, Container[bytes]] = {}
         self.next_look = 0.0
         self.lapsed = False
         self.known: Callable[[Shard], Container[bytes]] = lambda _: ()
@@ -149,11 +148,7 @@ class Takeovers:
         return []
 
     def _own_first(self) -> None:
-        """Our own pending list is to be looked through, from its beginning, before all else.
-
-        What the program has of it by now, or has acked and not yet heard of, is left alone.
-        """
-        self._known = {shard: self.known(shard) for shard in self._keys}
+        """Our own pending list is to be looked through, from its beginning, before all else."""
         others = [claim for claim in self._claims if claim.owner != self._name]
         own = [Claim(shard, self._name, "own") for shard in self._keys]
         self._claims = deque(own + others)
@@ -226,7 +221,11 @@ class Takeovers:
             self._claims.append(Claim(shard, name, "bury"))
 
     async def _take(self, claim: Claim, limit: int) -> Page | None:
-        """One page of a claim; the rest stays queued."""
+        """One page of a claim; the rest stays queued.
+
+        What the program holds of its own, or has acked and not yet heard of, is left alone.
+        """
+        known = self.known(claim.shard) if claim.owner == self._name else ()
         try:
             reply = await self._run(claim, limit)
         except BaseException:
@@ -245,9 +244,7 @@ class Takeovers:
         rows = [
             (entry, (count, failed)) for entry, (count, failed) in zip(entries, counts, strict=True)
         ]
-        if claim.owner == self._name:
-            known = self._known[claim.shard]
-            rows = [row for row in rows if row[0][0] not in known]
+        rows = [row for row in rows if row[0][0] not in known]
         return (
             Page(claim.shard, [row[0] for row in rows], [row[1] for row in rows]) if rows else None
         )

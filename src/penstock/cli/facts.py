@@ -1,0 +1,69 @@
+"""Facts: what a server says about itself, and what that means for streams.
+
+Does        ask a Redis or Valkey, as far as we have the right to; name its durability class.
+Does not    judge: `doctor` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+from penstock import BackendError, Client, ConfigError
+
+
+class Facts(NamedTuple):
+    """A server: its replies to INFO, and what CONFIG GET says where that is allowed."""
+
+    info: Mapping[str, Any]
+    config: Mapping[str, str]
+
+    @property
+    def version(self) -> str:
+        """Its name and version, e.g. ``"Valkey 9.1.2"``."""
+        if "valkey_version" in self.info:
+            return f"Valkey {self.info['valkey_version']}"
+        return f"Redis {self.info.get('redis_version', 'of an unknown version')}"
+
+    @property
+    def durability(self) -> str:
+        """What survives: ``volatile``, ``crash-safe`` or ``power-safe``."""
+        if str(self.info.get("aof_enabled", "0")) != "1":
+            return "volatile"
+        return "power-safe" if self.config.get("appendfsync") == "always" else "crash-safe"
+
+
+async def ask(client: Client) -> Facts | None:
+    """The facts about the client's server; None where there is none, as for memory://.
+
+    Raises:
+        BackendError: no right to ask, or not reachable any more.
+    """
+    try:
+        redis: Any = client.redis
+    except ConfigError:
+        return None
+    try:
+        info = cast("Mapping[str, Any]", await redis.info())
+    except Exception as error:  # redis-py's own, which only the backend may know by name
+        text = f"the server at {client.url} must answer INFO, but: {error}"
+        raise BackendError(text, backend="redis", verb="describe") from error
+    return Facts(info, await _config(redis))
+
+
+def about(facts: Facts | None, client: Client) -> dict[str, Any]:
+    """The server in a few words, for people."""
+    if facts is None:
+        return {"url": str(client.url), "server": "none, in this process", "durability": "volatile"}
+    return {
+        "url": str(client.url),
+        "server": facts.version,
+        "durability": facts.durability,
+    }
+
+
+async def _config(redis: Any) -> Mapping[str, str]:
+    try:
+        return await redis.config_get("appendfsync", "maxmemory", "maxmemory-policy")
+    except Exception:  # noqa: BLE001 - redis-py's own; often forbidden: then we say less
+        return {}

@@ -1,0 +1,185 @@
+"""Render: snapshots as tables, as plain text, or as JSON.
+
+Does        turn what the API says about streams, groups and events into rows, and rows into what
+            the reader can use: a table on a terminal, tabs in a pipe, JSON where asked for.
+Does not    ask a server anything.
+Invariants  1. the same rows, whichever way they are shown; plain text and JSON never round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from penstock import Position
+from penstock.ports import GroupInfo, PendingInfo, StreamInfo
+
+
+class Table(NamedTuple):
+    """Rows under headings. A table of one row is shown as a list of its headings and values."""
+
+    headings: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+    single: bool = False
+
+
+def stream_table(info: StreamInfo, server: Mapping[str, Any]) -> Table:
+    """One stream, and where it is."""
+    marks = info.marks
+    about = {
+        "stream": info.name,
+        "length": info.length,
+        "added": info.added,
+        "oldest": _position(info.oldest),
+        "oldest_time": _time(info.oldest),
+        "newest": _position(info.newest),
+        "newest_time": _time(info.newest),
+        "layout": marks.layout if marks else "fields",
+        "codec": marks.codec if marks else "fields",
+        "shards": marks.shards if marks else 1,
+        "made_by": "penstock" if marks else "others",
+        "groups": info.groups,
+        "bytes": info.bytes,
+    }
+    return single_table({**about, **server})
+
+
+def streams_table(infos: Sequence[StreamInfo]) -> Table:
+    """Several streams, one a row."""
+    headings = ("stream", "length", "newest", "codec", "groups", "bytes")
+    rows = [
+        (
+            info.name,
+            info.length,
+            _time(info.newest),
+            info.marks.codec if info.marks else "fields",
+            info.groups,
+            info.bytes,
+        )
+        for info in infos
+    ]
+    return Table(headings, rows)
+
+
+def groups_table(groups: Sequence[GroupInfo]) -> Table:
+    """Groups, one a row."""
+    headings = ("group", "lag", "pending", "parked", "members", "last")
+    rows = [
+        (one.name, one.lag, one.pending, one.parked, len(one.members), _or_none(one.last))
+        for one in groups
+    ]
+    return Table(headings, rows)
+
+
+def members_table(groups: Sequence[GroupInfo]) -> Table:
+    """Members of all groups, one a row."""
+    rows = [
+        (group.name, one.name, one.pending, round(one.idle, 3), _life(one.beating))
+        for group in groups
+        for one in group.members
+    ]
+    return Table(("group", "member", "pending", "idle_s", "state"), rows)
+
+
+def pending_table(pending: Sequence[PendingInfo]) -> Table:
+    """Pending events, one a row."""
+    rows = [
+        (str(one.position), one.member, round(one.idle, 3), one.deliveries, one.attempts)
+        for one in pending
+    ]
+    return Table(("position", "member", "idle_s", "deliveries", "attempts"), rows)
+
+
+def single_table(about: Mapping[str, Any]) -> Table:
+    """One thing, by its parts."""
+    return Table(tuple(about), [tuple(about.values())], single=True)
+
+
+def group_objects(groups: Sequence[GroupInfo]) -> list[dict[str, Any]]:
+    """Groups with their members, for JSON."""
+    objects = objects_of(groups_table(groups))
+    for found, group in zip(objects, groups, strict=True):
+        members = objects_of(members_table([group]))
+        found["members"] = [{k: v for k, v in one.items() if k != "group"} for one in members]
+    return objects
+
+
+def objects_of(table: Table) -> list[dict[str, Any]]:
+    """The rows by their headings."""
+    return [dict(zip(table.headings, row, strict=True)) for row in table.rows]
+
+
+def as_json(objects: Sequence[Mapping[str, Any]]) -> str:
+    """An object a line."""
+    return "".join(msgspec.json.encode(one).decode() + "\n" for one in objects)
+
+
+def as_plain(table: Table) -> str:
+    """Columns with tabs between them, under their headings; a single thing a part a line."""
+    lines = [table.headings, *table.rows]
+    if table.single:
+        lines = list(zip(table.headings, table.rows[0], strict=True))
+    return "".join("\t".join(map(_plain, line)) + "\n" for line in lines)
+
+
+def as_rich(table: Table) -> Any:
+    """A table for rich."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    if table.single:
+        shown = RichTable(box=None, show_header=False, pad_edge=False)
+        shown.add_column(style="bold cyan")
+        shown.add_column(overflow="fold")
+        for heading, value in zip(table.headings, table.rows[0], strict=True):
+            if value is not None:
+                shown.add_row(_heading(heading), Text(_pretty(value)))
+        return shown
+    shown = RichTable(box=box.SIMPLE_HEAD, header_style="bold cyan", pad_edge=False)
+    for index, heading in enumerate(table.headings):
+        numbers = all(isinstance(row[index], (int, float, type(None))) for row in table.rows)
+        shown.add_column(_heading(heading), justify="right" if numbers else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(Text(_pretty(value)) for value in row))
+    return shown
+
+
+def _heading(name: str) -> str:
+    return name.replace("_s", " (s)") if name.endswith("_s") else name.replace("_", " ")
+
+
+def _pretty(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, (int, float)) else _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _position(positions: Sequence[Position | None]) -> str | None:
+    known = [str(position) for position in positions if position is not None]
+    return " ".join(known) or None
+
+
+def _time(positions: Sequence[Position | None]) -> str | None:
+    """When the event of a position was appended: its first number is milliseconds since 1970."""
+    known = [position for position in positions if position is not None and len(position) == 2]
+    try:
+        time = datetime.fromtimestamp(known[0][0] / 1000, UTC) if known else None
+    except (ValueError, OverflowError, OSError):  # others may have chosen any number
+        return None
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z") if time else None
+
+
+def _or_none(position: Position | None) -> str | None:
+    return None if position is None else str(position)
+
+
+def _life(beating: bool | None) -> str:
+    return "foreign" if beating is None else "alive" if beating else "silent"

@@ -99,7 +99,8 @@ def _checked(text: str, scheme: str) -> Url:
     for name in options:
         if name not in _OPTIONS[scheme]:
             offered = ", ".join(_OPTIONS[scheme]) or "none"
-            raise ConfigError(f"options of {scheme}:// are {offered}; got {_masked(name)!r}")
+            given = "***" if "@" in parts.query else name  # may be half a password
+            raise ConfigError(f"options of {scheme}:// are {offered}; got {given!r}; {_ESCAPED}")
     user = unquote(parts.username) if parts.username else options.get("user")
     password = unquote(parts.password) if parts.password else options.get("password")
     url = Url(scheme, host, port or 0, unquote(parts.path), user, password, options)

@@ -70,6 +70,7 @@ class Ledger:
         self._books: dict[Origin, Book] = {}
         self._hands: deque[tuple[float, list[Event[Any]]]] = deque()
         self._handed = self._handed_bytes = 0
+        self._due: list[Event[Any]] = []
         self._extended: dict[int, float] = {}
         self.bytes = 0
         self.queued = 0
@@ -104,6 +105,12 @@ class Ledger:
             self._hands[-1][1].extend(events)
         else:
             self._hands.append((now, list(events)))
+        crowded = (
+            self._handed > 2 * self.events + _CROWD
+            or self._handed_bytes > 2 * self.bytes + _CROWD_BYTES
+        )
+        if crowded:
+            self._look_through(now)
 
     def ack(self, events: Iterable[Event[Any]]) -> None:
         """Queue the acks of *events*.
@@ -160,18 +167,18 @@ class Ledger:
 
     def expired(self, now: float) -> list[Event[Any]]:
         """What has been in a hand for `hold` seconds, still held; forget hands that are empty."""
-        crowded = (
-            self._handed > 2 * self.events + _CROWD
-            or self._handed_bytes > 2 * self.bytes + _CROWD_BYTES
-        )
-        if not crowded and not (self._hands and self._hands[0][0] + self._hold <= now):
-            return []
+        if self._hands and self._hands[0][0] + self._hold <= now:
+            self._look_through(now)
+        due, self._due = self._due, []
+        return [event for event in due if self.in_hand(event)]
+
+    def _look_through(self, now: float) -> None:
+        """Drop from the list of hands what is settled; set aside what was held too long."""
         kept: deque[tuple[float, list[Event[Any]]]] = deque()
-        due: list[Event[Any]] = []
         for since, events in self._hands:
             held = [event for event in events if self._is_held_since(event, since)]
             if held and since + self._hold <= now:
-                due += held
+                self._due += held
             elif held:
                 kept.append((since, held))
         self._hands = kept
@@ -180,7 +187,6 @@ class Ledger:
         if self._extended:  # only of what is still in a hand: an id may name another event later
             held_ids = {id(event) for _, events in kept for event in events}
             self._extended = {k: at for k, at in self._extended.items() if k in held_ids}
-        return due
 
     def lapse(self, dropped: Iterable[Event[Any]]) -> None:
         """The member was taken for dead: forget *dropped*, ack the rest fenced from now on."""

@@ -90,7 +90,8 @@ class Lane:
         error = future.exception()
         for index, receipt in receipts:
             receipt.resolve(future.result()[index] if error is None else error)
-        self._done(count, size, future, [receipt for _, receipt in receipts])
+        if self._done is not None:
+            self._done(count, size, future, [receipt for _, receipt in receipts])
 
 
 class Receipt:

@@ -10,7 +10,7 @@ Cost        per event: two list appends. Per batch: one call of the appender.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 from penstock.event import Position
@@ -103,7 +103,7 @@ class Receipt:
         self._future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
         self.taken = False
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, Any, Position]:
         """Wait until the event is stored; its position.
 
         Cancelling the waiting does not take the event back.

@@ -164,6 +164,8 @@ class Ledger:
         self._extended[id(event)] = now
         self._hands.append((now, [event]))
         self._handed += 1
+        if self._handed > 2 * self.events + _CROWD:
+            self._look_through(now)
 
     def expired(self, now: float) -> list[Event[Any]]:
         """What has been in a hand for `hold` seconds, still held; forget hands that are empty."""

@@ -112,9 +112,12 @@ class AppendSession(Generic[B]):
             return Undecided([], [])
         return self.give_up()
 
-    def refused(self) -> list[B]:
-        """The first batch that flies was refused for good: take out everything."""
-        return self.give_up().unsent
+    def refused(self) -> Undecided[B]:
+        """The first batch that flies was refused for good: take out everything.
+
+        What a connection broke over before is unknown: rights are looked at before sequences.
+        """
+        return self.give_up()
 
     def give_up(self) -> Undecided[B]:
         """Take out everything: what may be stored, and what certainly is not."""

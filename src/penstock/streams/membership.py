@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
@@ -96,6 +97,7 @@ class Membership(Generic[T]):
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
         self._found_nothing = False
+        self._pages: deque[Page] = deque()
         self._fetched = self._yielded = self._nacked = 0
         self._expired = self._filtered = self._missed = 0
 
@@ -232,7 +234,11 @@ class Membership(Generic[T]):
                     await self._room.wait()
                     continue
                 try:
-                    await self._fetch_once(limit)
+                    if not self._pages:
+                        await self._fetch_once(limit)
+                    while self._pages:  # kept where taking in fails: nobody else has them
+                        await self._take_in(self._pages[0])
+                        self._pages.popleft()
                     backoff.reset()
                 except BackendUnavailable:
                     await self._clock.sleep(backoff.next())
@@ -256,8 +262,7 @@ class Membership(Generic[T]):
             self._lose(lost.stream)
             return
         self._found_nothing = not pages
-        for page in pages:
-            await self._take_in(page)
+        self._pages.extend(pages)
 
     async def _take_in(self, page: Page) -> None:
         """Make events of a page and put those that are wanted into the inbox."""

@@ -10,6 +10,7 @@ Invariants  1. each stream's events come in order, none twice, none skipped.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
@@ -78,6 +79,7 @@ class Reader(Generic[T]):
         self._ending: Ending | None = None
         self._task: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
+        self._pages: deque[Page] = deque()
         self._began: dict[Shard, Position | None] = {}
         self._last: dict[Origin, bytes] = {}
         self._bytes = 0
@@ -218,10 +220,12 @@ class Reader(Generic[T]):
         assert self._cursor is not None
         assert self._ending is not None
         wait = self._ending.wait(WAIT)
-        pages = await self._cursor.read(limit, wait)
-        if not pages:
+        if not self._pages:
+            self._pages.extend(await self._cursor.read(limit, wait))
+        if not self._pages:
             self._ending.nothing_came()
-        for page in pages:
+        while self._pages:  # kept where taking in fails: the cursor is already behind them
+            page = self._pages[0]
             events = self._ending.cut(page.shard, await self._events(page))
             self._read += len(events)
             wanted = [event for event in events if self._where is None or self._where(event)]
@@ -230,6 +234,7 @@ class Reader(Generic[T]):
             self._bytes += sum(sizes)
             self._sizer.seen(len(wanted), sum(sizes), max(sizes, default=0))
             self._inbox.put(wanted)
+            self._pages.popleft()
 
     async def _events(self, page: Page) -> list[Event[T]]:
         origin = self._origins.get(page.shard)

@@ -41,6 +41,8 @@ _SILENCE: Final = 5.0
 """Seconds without any answer after which a connection counts as dead: a server answers in
 milliseconds, and pauses for a second at worst when it forks or its disk is slow."""
 
+_ORDER: Final = "not sent to {}, to keep the order: an earlier append has no outcome"
+
 _LOOK: Final = 0.5
 """Seconds between looks at the time, while anything is without an outcome."""
 
@@ -84,6 +86,7 @@ class RedisAppender:
         self._mender: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
+        self._unheard = False
 
     def submit(self, batch: Sequence[Fields]) -> asyncio.Future[Sequence[Position]]:
         """Store *batch* behind everything submitted before; see `ports.Appender.submit`."""
@@ -91,6 +94,10 @@ class RedisAppender:
         future: asyncio.Future[Sequence[Position]] = loop.create_future()
         if self._closed:
             future.set_exception(ClosedError("the appender was closed; nothing was sent"))
+            return future
+        if self._unheard:
+            text = f"{_ORDER.format(self._place)}, and its sender has not heard of it yet"
+            future.set_exception(OutcomeUnknown(text, unsent=len(batch)))
             return future
         args: list[Arg] = []
         for fields in batch:
@@ -207,7 +214,7 @@ class RedisAppender:
             self._on_missing()
         if "gap" in trouble and (lost := self._rules.behind(self._stands_at)):
             self._on_behind(lost)
-        if "retry" in trouble:
+        if trouble & {"retry", "unmarked"}:
             await self._clock.sleep(self._backoff.next())
         wire = await self._link.wire()
         if "retry" in trouble and "NOSCRIPT" in str(self._cause):
@@ -235,7 +242,8 @@ class RedisAppender:
         """Nothing of the refused batch was stored."""
         if for_good:
             assert self._cause is not None
-            self._fail([], self._rules.refused(), self._cause)
+            left = self._rules.refused()
+            self._fail(left.unknown, left.unsent, self._cause)
             self._new_session()
         elif self._link.now is not None and "READONLY" in str(self._cause):
             self._link.now.end()  # a demoted master: the next connection may find the new one
@@ -288,7 +296,11 @@ class RedisAppender:
         self._new_session()
 
     def _fail(self, unknown: list[_Batch], unsent: list[_Batch], cause: BaseException) -> None:
-        place = f"{self._keys.stream!r} on {self._link.address.place}"
+        place = self._place
+        if unknown:
+            self._unheard = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._heard_of)  # behind what the futures call
         for batch in unknown:
             text = (
                 f"an append to {place} has no outcome after all attempts: {cause}; it may be stored"
@@ -297,12 +309,19 @@ class RedisAppender:
         for batch in unsent:
             _reject(batch, self._unsent(place, batch, cause, bool(unknown)), cause)
 
+    def _heard_of(self) -> None:
+        """Whoever had sent what is unknown has been told: from now on he knows what he does."""
+        self._unheard = False
+
+    @property
+    def _place(self) -> str:
+        return f"{self._keys.stream!r} on {self._link.address.place}"
+
     def _unsent(
         self, place: str, batch: _Batch, cause: BaseException, order: bool
     ) -> BaseException:
         if order:
-            text = f"not sent to {place}, to keep the order: an earlier append has no outcome"
-            return OutcomeUnknown(text, unsent=batch.count)
+            return OutcomeUnknown(_ORDER.format(place), unsent=batch.count)
         if isinstance(cause, PenstockError):
             return cause
         return unavailable(cause, self._link.address.place, verb="append to", key=self._keys.stream)

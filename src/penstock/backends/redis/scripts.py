@@ -56,6 +56,7 @@ if m[1] then
   if m[2] ~= ARGV[2] or m[3] ~= ARGV[3] or m[4] ~= ARGV[4] then
     return {'other', m[2], m[3], m[4]}
   end
+  redis.call('HSETNX', KEYS[2], 'stamp', m[2] .. ' ' .. m[3] .. ' ' .. m[4])
 elseif not fresh then
   if ARGV[5] ~= '1' and ARGV[2] ~= 'fields' then return {'unmarked'} end
 elseif ARGV[5] ~= '1' and not (ARGV[6] == '1' and kind == 'none') then

@@ -215,6 +215,15 @@ class EventMember(Protocol):
         """
         ...
 
+    @property
+    def good_until(self) -> float:
+        """Until when, by the monotonic clock, no other member can have taken this one for dead."""
+        ...
+
+    def lapse(self) -> None:
+        """Take this incarnation for over: the next fetch begins a new one."""
+        ...
+
     def tell_known(self, known: Callable[[Shard], Container[bytes]]) -> None:
         """*known* gives the ids that the program holds, or has acked without having heard of it.
 

@@ -35,6 +35,14 @@ class MemoryEventMember(LeasedMember):
         self._lapsed = False
         self._turn = 0
 
+    @property
+    def good_until(self) -> float:
+        """For ever: who strikes a member here does it in the same process, and it knows at once."""
+        return float("inf")
+
+    def lapse(self) -> None:
+        """Nothing: see `good_until`."""
+
     def tell_known(self, known: Callable[[Shard], Container[bytes]]) -> None:
         """Nothing: no reply is ever lost here."""
 

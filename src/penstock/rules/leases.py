@@ -89,6 +89,12 @@ class BeatGuard:
         if self._last is None or sent_at > self._last:
             self._last = sent_at
 
+    @property
+    def good_until(self) -> float:
+        """Until when nobody can count this member dead, by its own monotonic clock."""
+        counted_from = self._sent if self._last is None else self._last
+        return float("inf") if counted_from is None else counted_from + self._lease
+
     def lapsed(self, now: float) -> bool:
         """Whether a beat at *now* comes too late: others may already count this member dead."""
         counted_from = self._sent if self._last is None else self._last

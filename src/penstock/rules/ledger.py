@@ -46,7 +46,7 @@ class Acks(NamedTuple):
 class Book:
     """What is held of one shard."""
 
-    __slots__ = ("fenced", "held", "lost", "plain", "sending", "shard", "stale")
+    __slots__ = ("fenced", "held", "lost", "plain", "returning", "sending", "shard", "stale")
 
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
@@ -56,6 +56,7 @@ class Book:
         self.plain: list[bytes] = []
         self.fenced: list[bytes] = []
         self.sending: list[bytes] = []
+        self.returning: set[bytes] = set()
 
 
 class Ledger:
@@ -146,8 +147,15 @@ class Ledger:
             if book.held.get(event.entry_id) is event:
                 self._forget(book, event)
                 self._remember_lost(book, event.entry_id)
+                book.returning.add(event.entry_id)
                 ids.setdefault(book.shard, []).append(event.entry_id)
         return ids
+
+    def returned(self, shard: Shard, ids: Iterable[bytes]) -> None:
+        """The backend has taken back what was released."""
+        for book in self._books.values():
+            if book.shard == shard:
+                book.returning.difference_update(ids)
 
     def in_hand(self, event: Event[Any]) -> bool:
         """Whether this very delivery is still held."""
@@ -215,6 +223,7 @@ class Ledger:
                     self._forget(book, event)
                     self._remember_lost(book, event.entry_id)
                 book.plain, book.fenced = [], []
+                book.returning = set()
         return lost
 
     def take_acks(self) -> list[Acks]:
@@ -237,12 +246,12 @@ class Ledger:
                 book.sending = []
 
     def known(self, shard: Shard) -> set[bytes]:
-        """The ids that are held, or whose ack is queued or under way."""
+        """The ids that are held, or whose ack or hand-back is queued or under way."""
         return {
             entry_id
             for book in self._books.values()
             if book.shard == shard
-            for ids in (book.held, book.plain, book.fenced, book.sending)
+            for ids in (book.held, book.plain, book.fenced, book.sending, book.returning)
             for entry_id in ids
         }
 

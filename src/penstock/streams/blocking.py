@@ -69,7 +69,9 @@ class BlockingClient:
         return BlockingStream(self._client.stream(name, **options), self._loop)
 
     def close(self) -> None:
-        """Close all connections and end the thread."""
+        """Close all connections and end the thread; a second time, nothing."""
+        if not self._loop.running:
+            return
         try:
             self._loop.run(self._client.aclose())
         finally:
@@ -208,6 +210,11 @@ class Loop:
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return self._loop is not None
 
     def start(self) -> None:
         """Start the thread; return when its loop runs."""

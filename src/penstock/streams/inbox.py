@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -25,10 +26,14 @@ class Inbox(Generic[T]):
 
     Args:
         taken: called with what was handed out, before it is.
+        stale: says whether what is in the inbox must not be handed out any more; it empties it.
     """
 
-    def __init__(self, taken: Callable[[list[T]], None]) -> None:
+    def __init__(
+        self, taken: Callable[[list[T]], None], stale: Callable[[], bool] = lambda: False
+    ) -> None:
         self._taken = taken
+        self._stale = stale
         self._events: deque[T] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._ended = False
@@ -67,7 +72,8 @@ class Inbox(Generic[T]):
 
     async def next(self) -> T | None:
         """The next event; None at the end."""
-        if self._events and self._error is None and self._streak < _BREATHE:
+        ready = self._events and self._error is None and self._streak < _BREATHE
+        if ready and not self._stale():
             self._streak += 1
             event = self._events.popleft()
             self._taken([event])
@@ -78,13 +84,16 @@ class Inbox(Generic[T]):
         """The next event; None at the end, or when none comes within *timeout* seconds."""
         if timeout is None:
             return await self.next()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._filled()
-        except TimeoutError:
-            pass
-        taken = self._take(1)
-        return taken[0] if taken else None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._filled()
+            if taken := self._take(1):
+                return taken[0]
+            if self._ended or loop.time() >= deadline:
+                return None
 
     async def batch(self, size: int, within: float) -> list[T]:
         """One to *size* events, what comes within *within* s of the first; empty at the end."""
@@ -97,9 +106,9 @@ class Inbox(Generic[T]):
                         await self._wait()
             except TimeoutError:
                 pass
-        if not self._events and not self._ended:
-            return await self.batch(size, within)  # another task was quicker
-        return self._take(size)
+        if (taken := self._take(size)) or self._ended:
+            return taken
+        return await self.batch(size, within)  # another task was quicker, or all of it was stale
 
     async def _next_slowly(self) -> T | None:
         self._streak = 0
@@ -135,6 +144,8 @@ class Inbox(Generic[T]):
                 self._waiters.remove(waiter)
 
     def _take(self, size: int) -> list[T]:
+        if self._events and self._stale():
+            return []
         count = min(size, len(self._events))
         if count == len(self._events):
             events = list(self._events)

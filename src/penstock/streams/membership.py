@@ -85,7 +85,7 @@ class Membership(Generic[T]):
         self._handles: dict[Shard, Stream[T]] = {}
         self._sizer = FetchSizer(options.max_in_flight, options.max_in_flight_bytes)
         self.ledger = Ledger(options.hold)
-        self._inbox: Inbox[Event[T]] = Inbox(self._on_taken)
+        self._inbox: Inbox[Event[T]] = Inbox(self._on_taken, self._stale)
         self._room = asyncio.Event()
         self._settling = Settling(
             self.ledger,
@@ -215,6 +215,17 @@ class Membership(Generic[T]):
     def _check_open(self) -> None:
         if self._member is None or self._closing is not None:
             raise ClosedError(f"group {self._group!r} is not open: its events come again elsewhere")
+
+    def _stale(self) -> bool:
+        """Whether others may have taken this member for dead: then what is not yielded is dropped.
+
+        After a pause of the whole process the thread that beats may not have noticed yet.
+        """
+        if self._member is None or self._clock.monotonic() < self._member.good_until:
+            return False
+        self.ledger.lapse(self._inbox.clear())
+        self._member.lapse()
+        return True
 
     def _on_taken(self, events: list[Event[T]]) -> None:
         self._yielded += len(events)

@@ -150,6 +150,7 @@ class Settling:
         while self._backs:
             shard, ids, delay, failed = self._backs[0]
             await member.park(shard, ids, delay, failed=failed)
+            self._ledger.returned(shard, ids)
             del self._backs[0]
 
 

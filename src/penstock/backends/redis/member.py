@@ -91,6 +91,17 @@ class RedisMember:
         self._takeovers.begin(self._incarnation, used=used)
         self._turn()
 
+    @property
+    def good_until(self) -> float:
+        """See `ports.EventMember.good_until`."""
+        return min(pulse.guard.good_until for pulse in self._pulses.values())
+
+    def lapse(self) -> None:
+        """See `ports.EventMember.lapse`."""
+        for pulse in self._pulses.values():
+            pulse.late = True
+        self._wake.set()
+
     def tell_known(self, known: Callable[[Shard], Container[bytes]]) -> None:
         """See `ports.EventMember.tell_known`."""
         self._takeovers.known = known

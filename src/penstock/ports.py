@@ -117,13 +117,16 @@ class TrimTo(NamedTuple):
 class Appender(Protocol):
     """One ordered session of appends to one shard."""
 
-    def submit(self, batch: Sequence[Fields]) -> asyncio.Future[Sequence[Position]]:
+    def submit(
+        self, batch: Sequence[Fields], timeout: float | None = None
+    ) -> asyncio.Future[Sequence[Position]]:
         """Hand over *batch*, without waiting; the future has the positions once it is stored.
 
         Batches are stored in the order of the calls, each at most once. The future fails with
         BackendError (nothing of it stored) or OutcomeUnknown; then every batch behind it that was
         not yet stored fails too (unsent), and the session is good again for later ones.
-        Cancelling the future does not take the batch back.
+        Cancelling the future does not take the batch back. *timeout*: seconds that it may go
+        without an outcome; None: as in the options.
         """
         ...
 

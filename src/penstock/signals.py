@@ -9,7 +9,7 @@ Invariants  1. a signal is a fact, made once per batch or rarer, never once per 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -74,3 +74,18 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
 
 Observer = Callable[[Signal], None]
 """Takes each signal as it happens; must not wait."""
+
+
+class GroupStatistics(NamedTuple):
+    """A member at one moment; events since it joined."""
+
+    fetched: int
+    yielded: int
+    acked: int
+    nacked: int
+    expired: int
+    filtered: int
+    missed: int
+    buffered: int
+    in_flight: int
+    in_flight_bytes: int

@@ -117,6 +117,12 @@ def test_giving_up_while_answers_are_to_come_makes_them_unknown() -> None:
     assert session.idle
     assert not any(flight.in_air for flight in flights)
 
+    session.add("d")
+    session.cut()
+    assert session.give_up() == ([], ["d"])
+    session.renew()
+    assert [(f.batch, f.sequence) for f in flown(session, "e")] == [("e", 1)]
+
 
 def test_a_refusal_takes_everything_out() -> None:
     """Without a cut, nothing of it was stored, nor of what stands behind it."""

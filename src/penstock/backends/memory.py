@@ -243,7 +243,11 @@ class MemoryAppender:
         self._options = options
         self._closed = False
 
-    def submit(self, batch: Sequence[Fields]) -> asyncio.Future[Sequence[Position]]:
+    def submit(
+        self,
+        batch: Sequence[Fields],
+        timeout: float | None = None,
+    ) -> asyncio.Future[Sequence[Position]]:
         """Store *batch*, whole, before this returns; the future is already resolved.
 
         The future fails with ConfigError (other marks were stored meanwhile, or a field is none),

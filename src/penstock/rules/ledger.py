@@ -245,6 +245,15 @@ class Ledger:
             if book.shard == shard:
                 book.sending = []
 
+    def held_ids(self, shard: Shard) -> set[bytes]:
+        """The ids that are held."""
+        return {
+            entry_id
+            for book in self._books.values()
+            if book.shard == shard
+            for entry_id in book.held
+        }
+
     def known(self, shard: Shard) -> set[bytes]:
         """The ids that are held, or whose ack or hand-back is queued or under way."""
         return {

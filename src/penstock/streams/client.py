@@ -8,20 +8,24 @@ Invariants  1. nothing is connected before ``async with``; what cannot be reache
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
+from weakref import WeakSet
 
 from penstock.clock import Clock, SystemClock
 from penstock.codecs import Codec
 from penstock.errors import ClosedError, ConfigError
-from penstock.event import NEWEST, OLDEST, Position, Start, Until
+from penstock.event import NEWEST, OLDEST, Position, Shard, Start, Until
 from penstock.observers import Observers
+from penstock.ports import AppendOptions, Marks
 from penstock.rules.filters import Where
 from penstock.rules.retry import Retry
 from penstock.signals import Observer
 from penstock.streams.group import Group, GroupOptions
+from penstock.streams.lane import Lane
 from penstock.streams.names import check_label, check_stream
 from penstock.streams.opening import Opened, open_backend
 from penstock.streams.reader import Reader
@@ -91,7 +95,9 @@ class Client:
         self.clock = clock
         self.max_event_bytes = max_event_bytes
         self._opened: Opened | None = None
-        self._streams: list[Stream[Any]] = []
+        self._lanes: dict[tuple[Shard, Marks, AppendOptions], Lane] = {}
+        self._opening = asyncio.Lock()
+        self._open: WeakSet[Closable] = WeakSet()
         self._process = os.getpid()
         self._closed = False
 
@@ -207,7 +213,6 @@ class Client:
             shards=shards,
             foreign=foreign,
         )
-        self._streams.append(stream)
         return stream
 
     def reader(
@@ -293,16 +298,44 @@ class Client:
         self.observers.add(observer)
 
     async def aclose(self) -> None:
-        """Close all connections; an embedded server is let go. Close readers and groups before."""
+        """Close what is still open of readers, groups and writers, then all connections.
+
+        An embedded server is let go.
+        """
         self._closed = True
-        for stream in self._streams:
-            await stream.aclose()
+        for one in list(self._open):
+            await one.aclose()
+        while self._lanes:
+            await self._lanes.popitem()[1].appender.aclose()
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.aclose()
 
+    def opened(self, one: Closable) -> None:
+        """*one* (a reader, group or writer) is open, and is to be closed with the client."""
+        self._open.add(one)
+
+    async def lane(self, shard: Shard, marks: Marks, options: AppendOptions) -> Lane:
+        """The lane of single appends to *shard*, shared by all handles; opened once."""
+        backend = self.backend  # says so after a fork, or when it is closed
+        if (lane := self._lanes.get((shard, marks, options))) is not None:
+            return lane
+        async with self._opening:
+            if (shard, marks, options) not in self._lanes:
+                lane = Lane(await backend.appender(shard, marks, options))
+                self._lanes[shard, marks, options] = lane
+        return self._lanes[shard, marks, options]
+
     def __repr__(self) -> str:
         return f"<Client {self.url}>"
+
+
+class Closable(Protocol):
+    """What a client closes before itself."""
+
+    async def aclose(self) -> None:
+        """Close."""
+        ...
 
 
 def _with_options(url: Url, given: dict[str, str]) -> Url:

@@ -10,7 +10,7 @@ Invariants  1. END is the newest event on entry, of every shard; that one is sti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from penstock.clock import Clock
@@ -30,15 +30,13 @@ class Ending:
         clock: Clock,
         *,
         existing: bool = False,
-        shared: bool = False,
     ) -> None:
         self._targets = targets
+        self._all = None if targets is None else dict(targets)
         self._idle = idle
         self._clock = clock
         self._existing = existing
-        self._shared = shared
-        self.near = False
-        self._last = clock.monotonic()
+        self._empty_since: float | None = None
 
     @classmethod
     async def anchor(
@@ -69,45 +67,61 @@ class Ending:
                     f"until=position needs a reader of one stream with one shard, "
                     f"got {len(all_shards)} shards; use END"
                 )
-            return cls({all_shards[0]: until.position}, None, clock, shared=shared)
+            return cls({all_shards[0]: until.position}, None, clock)
         targets = await _newest(backend, all_shards)
-        return cls(targets, None, clock, existing=not shared, shared=shared)
+        return cls(targets, None, clock, existing=not shared)
 
     @property
     def targets(self) -> dict[Shard, Position]:
         """The shards that have not ended, and where they will."""
         return self._targets or {}
 
+    def begins_at(self, positions: Mapping[Shard, Position | None]) -> None:
+        """Reading begins behind *positions*: a shard that ends there, or before, has ended."""
+        for shard, position in positions.items():
+            if position is not None and shard in self.targets and position >= self.targets[shard]:
+                self.passed(shard)
+
     def reached(self) -> bool:
         """Whether there is nothing more to read."""
         if self._idle is not None:
-            return self._clock.monotonic() - self._last >= self._idle
+            since = self._empty_since
+            return since is not None and self._clock.monotonic() - since >= self._idle
         return self._targets is not None and not self._targets
 
     def wait(self, most: float) -> float:
         """How long to wait for events, in seconds, before asking `reached` again."""
         if self._idle is None:
             return most
-        left = self._last + self._idle - self._clock.monotonic()
+        now = self._clock.monotonic()
+        left = (now if self._empty_since is None else self._empty_since) + self._idle - now
         return min(most, max(0.001, left))
 
-    def cut(self, shard: Shard, events: list[Event[T]]) -> list[Event[T]]:
-        """*events* without those behind the end."""
-        self._last = self._clock.monotonic()
-        if self._targets is None:
+    def busy(self) -> None:
+        """There was no room to read, or no answer: nobody can say that nothing came."""
+        self._empty_since = None
+
+    def cut(self, shard: Shard, events: list[Event[T]], *, new: bool = True) -> list[Event[T]]:
+        """*events* without those behind the end; *new*: they come in order, so the end is seen."""
+        self._empty_since = None
+        if self._all is None or self._targets is None:
             return events
-        target = self._targets.get(shard)
+        target = self._all.get(shard)
         if target is None:
             return []
         if not events or events[-1].position < target:
             return events
-        self.near = True
-        if not self._shared:  # in a group, what others have handed back may still come
+        if new:
             self.passed(shard)
         return [event for event in events if event.position <= target]
 
-    def nothing_came(self) -> None:
-        """A reader found nothing more: what END meant has been read, or was removed meanwhile."""
+    def nothing_came(self, since: float) -> None:
+        """A read from *since* on found nothing.
+
+        For a reader: what END meant has been read, or was removed meanwhile.
+        """
+        if self._empty_since is None:
+            self._empty_since = since
         if self._existing and self._targets is not None:
             self._targets.clear()
 

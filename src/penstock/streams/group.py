@@ -22,8 +22,9 @@ from penstock.event import Event, Position, Start, Until
 from penstock.ports import GroupInfo, Outcome, PendingInfo
 from penstock.rules.filters import Where, predicate
 from penstock.rules.retry import Retry
+from penstock.signals import GroupStatistics
 from penstock.streams.inbox import Batches
-from penstock.streams.membership import GroupStatistics, Membership
+from penstock.streams.membership import Membership
 
 if TYPE_CHECKING:
     from penstock.streams.client import Client
@@ -103,6 +104,7 @@ class Group(Generic[T]):
             BackendError: refused, or not reachable.
         """
         await self._work.open()
+        self._client.opened(self)
         return self
 
     async def __aexit__(
@@ -120,7 +122,7 @@ class Group(Generic[T]):
         """Wait for the next event; it is then in hand. Cancelled: it comes with the next call.
 
         Raises:
-            BackendRejected: an ack or a read was refused for good; raised once.
+            BackendRejected: an ack was refused for good (raised once), or a read (at every step).
             LeaseLost: another member has taken this one's name.
         """
         event = await self._work.opened().next()

@@ -4,7 +4,7 @@ Does        hand out single events and batches, to any number of tasks at once.
 Does not    fetch: whoever fills it is told when something was taken.
 Invariants  1. each event is handed out once; a cancelled wait takes nothing.
             2. a loop that always finds an event yields to the event loop now and then.
-            3. after its end, and an error is raised once, every further wait ends at once.
+            3. after its end every further wait ends at once, or raises what it ended with.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Inbox(Generic[T]):
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._ended = False
         self._error: BaseException | None = None
+        self._last_word: BaseException | None = None
         self._streak = 0
 
     def __len__(self) -> int:
@@ -65,9 +66,10 @@ class Inbox(Generic[T]):
             self._error = error
         self._wake(1)
 
-    def end(self) -> None:
-        """Nothing more will come; what is there can still be taken."""
+    def end(self, error: BaseException | None = None) -> None:
+        """Nothing more will come; what is there can still be taken, then *error* is raised."""
         self._ended = True
+        self._last_word = self._last_word or error
         self._wake(len(self._waiters))
 
     async def next(self) -> T | None:
@@ -93,6 +95,7 @@ class Inbox(Generic[T]):
             if taken := self._take(1):
                 return taken[0]
             if self._ended or loop.time() >= deadline:
+                await asyncio.sleep(0)  # a loop that asks again lets others run
                 return None
 
     async def batch(self, size: int, within: float) -> list[T]:
@@ -126,6 +129,8 @@ class Inbox(Generic[T]):
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
+            if self._last_word is not None and not self._events:
+                raise self._last_word
             if self._events or self._ended:
                 return
             await self._wait()

@@ -40,6 +40,7 @@ class Lane:
         self._entries: list[list[Any]] = []
         self._size = 0
         self._scheduled = False
+        self._timeout: float | None = None
         self._receipts: list[tuple[int, Receipt]] = []
         self.flying: set[asyncio.Future[Sequence[Position]]] = set()
 
@@ -48,8 +49,20 @@ class Lane:
         """The session."""
         return self._appender
 
-    def add(self, fields: list[Any], size: int, receipt: Receipt | None = None) -> None:
-        """Put an event in; it is submitted within this turn of the event loop."""
+    def add(
+        self,
+        fields: list[Any],
+        size: int,
+        receipt: Receipt | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Put an event in; it is submitted within this turn of the event loop.
+
+        *timeout*: seconds that it may go without an outcome; None: as long as the session says.
+        Of events that share a batch, the longest counts.
+        """
+        if timeout is not None:
+            self._timeout = max(self._timeout or 0.0, timeout)
         if receipt is not None:
             self._receipts.append((len(self._entries), receipt))
         self._entries.append(fields)
@@ -67,8 +80,9 @@ class Lane:
         entries, self._entries = self._entries, []
         receipts, self._receipts = self._receipts, []
         size, self._size = self._size, 0
+        timeout, self._timeout = self._timeout, None
         try:
-            future = self._appender.submit(entries)
+            future = self._appender.submit(entries, timeout)
         except Exception as error:  # noqa: BLE001 - told like any outcome: whoever waits must hear
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)

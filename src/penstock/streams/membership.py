@@ -14,7 +14,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from penstock.clock import Backoff
 from penstock.errors import BackendError, BackendUnavailable, ClosedError, PenstockError
@@ -22,7 +22,7 @@ from penstock.event import Event, Position, Shard, Until
 from penstock.ports import EventMember, GroupVanished, MemberLapsed, MemberOptions, Page
 from penstock.rules.ledger import Ledger
 from penstock.rules.sizing import FetchSizer
-from penstock.signals import Kind, Signal
+from penstock.signals import GroupStatistics, Kind, Signal
 from penstock.streams.ending import Ending
 from penstock.streams.format import ShardOrigin
 from penstock.streams.inbox import Inbox
@@ -38,26 +38,11 @@ T = TypeVar("T")
 WAIT: Final = 1.0
 """Seconds that one fetch waits, between looks at whether the end has come."""
 
-_NEAR: Final = 0.05
-"""Seconds that a fetch waits when the end has been read: only what was handed back can come."""
+_NEAR: Final = 0.2
+"""Seconds that a fetch waits where there is an end: if nothing comes, it may be reached."""
 
 LEAVING: Final = 10.0
 """Seconds that leaving may take when the server does not answer; then others take over."""
-
-
-class GroupStatistics(NamedTuple):
-    """A member at one moment; events since it joined."""
-
-    fetched: int
-    yielded: int
-    acked: int
-    nacked: int
-    expired: int
-    filtered: int
-    missed: int
-    buffered: int
-    in_flight: int
-    in_flight_bytes: int
 
 
 class Membership(Generic[T]):
@@ -235,12 +220,14 @@ class Membership(Generic[T]):
     async def _fetch(self) -> None:
         """Fetch while there is room; what cannot be mended is raised at the next step."""
         backoff = Backoff()
+        assert self._ending is not None
         try:
             while not await self._ended():
                 ledger = self.ledger
                 limit = self._sizer.next(ledger.events + ledger.queued, ledger.bytes)
                 if not limit:
                     self._room.clear()
+                    self._ending.busy()
                     self._settling.hurry()
                     await self._room.wait()
                     continue
@@ -252,9 +239,10 @@ class Membership(Generic[T]):
                         self._pages.popleft()
                     backoff.reset()
                 except BackendUnavailable:
+                    self._ending.busy()
                     await self._clock.sleep(backoff.next())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next step raises it
-            self._inbox.fail(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, every further step raises it
+            self._inbox.end(error)
         self._inbox.end()
 
     async def _fetch_once(self, limit: int) -> None:
@@ -263,9 +251,9 @@ class Membership(Generic[T]):
         try:
             in_flight = self.ledger.events + self.ledger.queued
             ahead = self._sizer.room(in_flight, self.ledger.bytes) - limit
-            pages = await self._member.fetch(
-                limit, self._ending.wait(_NEAR if self._ending.near else WAIT), ahead
-            )
+            began = self._clock.monotonic()
+            wait = self._ending.wait(_NEAR if self._ending.targets else WAIT)
+            pages = await self._member.fetch(limit, wait, ahead)
         except MemberLapsed:
             self.ledger.lapse(self._inbox.clear())
             return
@@ -273,6 +261,8 @@ class Membership(Generic[T]):
             self._lose(lost.stream)
             return
         self._found_nothing = not pages
+        if not pages:
+            self._ending.nothing_came(began)
         self._pages.extend(pages)
 
     async def _take_in(self, page: Page) -> None:
@@ -285,7 +275,10 @@ class Membership(Generic[T]):
         self._fetched += len(events)
         self.ledger.fetched(origin, events)
         self._sizer.seen(len(events), 0, max(event.size for event in events))
-        wanted = self._ending.cut(page.shard, events)
+        wanted = self._ending.cut(page.shard, events, new=page.counts is None)
+        if len(wanted) < len(events):
+            kept = {event.entry_id for event in wanted}
+            self._give_beyond([event for event in events if event.entry_id not in kept])
         if self._where is not None:
             unwanted = [event for event in wanted if not self._where(event)]
             self.ledger.ack(unwanted)
@@ -320,17 +313,30 @@ class Membership(Generic[T]):
             return True
         if self._found_nothing:
             for shard, target in list(self._ending.targets.items()):
-                done = await self._progress(shard)
-                if done is not None and done >= target:
+                if await self._is_done(shard, target):
                     self._ending.passed(shard)
         return self._ending.reached()
 
-    async def _progress(self, shard: Shard) -> Position | None:
+    async def _is_done(self, shard: Shard, target: Position) -> bool:
+        """Whether nothing up to *target* is left to hand out; it may have been removed."""
         assert self._member is not None
         try:
-            return await self._member.progress(shard)
+            done = await self._member.progress(shard)
+            backend = self._client.backend
+            left = await backend.read_range(shard, done, target, 2, False)
         except BackendError:
-            return None
+            return False
+        return not any(done is None or Position.of(entry[0]) > done for entry in left)
+
+    def _give_beyond(self, events: list[Event[T]]) -> None:
+        """Hand back what lies behind the end: other members, or a later one, will have it.
+
+        Not at once: we would be given it again while we still read up to the end.
+        """
+        self._settling.hand_back(events, 0.0 if self._ending_now() else 1.0, failed=False)
+
+    def _ending_now(self) -> bool:
+        return self._ending is not None and self._ending.reached()
 
     async def _watch(self) -> None:
         """Release what was held too long."""

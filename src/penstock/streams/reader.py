@@ -104,7 +104,9 @@ class Reader(Generic[T]):
         cursor: Cursor = await backend.cursor(dict.fromkeys(self._handles, self._start))
         self._cursor = cursor
         self._began = dict(cursor.positions())
+        self._ending.begins_at(self._began)
         self._task = asyncio.create_task(self._run(), name="penstock-reader")
+        self._client.opened(self)
         return self
 
     async def __aexit__(
@@ -205,25 +207,28 @@ class Reader(Generic[T]):
                 limit = self._sizer.next(len(self._inbox), self._bytes)
                 if not limit:
                     self._room.clear()
+                    self._ending.busy()
                     await self._room.wait()
                     continue
                 try:
                     await self._read_page(limit)
                     backoff.reset()
                 except (BackendUnavailable, NotFound):
+                    self._ending.busy()
                     await self._client.clock.sleep(backoff.next())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next step raises it
-            self._inbox.fail(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, every further step raises it
+            self._inbox.end(error)
         self._inbox.end()
 
     async def _read_page(self, limit: int) -> None:
         assert self._cursor is not None
         assert self._ending is not None
         wait = self._ending.wait(WAIT)
+        began = self._client.clock.monotonic()
         if not self._pages:
             self._pages.extend(await self._cursor.read(limit, wait))
         if not self._pages:
-            self._ending.nothing_came()
+            self._ending.nothing_came(began)
         while self._pages:  # kept where taking in fails: the cursor is already behind them
             page = self._pages[0]
             events = self._ending.cut(page.shard, await self._events(page))

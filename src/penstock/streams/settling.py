@@ -11,6 +11,7 @@ Invariants  1. what could not be sent stays queued, in order; nothing is dropped
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
@@ -101,8 +102,8 @@ class Settling:
         """
         async with self.sending:
             await self._send_backs(member)
-            for some in self._ledger.take_acks() if acks else ():
-                await self._send_acks(member, some)
+            if acks:
+                await self._send_all_acks(member)
         self._settled()
 
     async def run(self, member: EventMember, failed: Callable[[BaseException], None]) -> None:
@@ -111,6 +112,7 @@ class Settling:
         *failed* is told what no retry can save.
         """
         backoff = Backoff()
+        told = ""
         while True:
             try:
                 async with asyncio.timeout(self._interval):
@@ -123,11 +125,22 @@ class Settling:
             try:
                 await self.flush(member, acks=self._interval is not None)
                 backoff.reset()
+                told = ""
             except PenstockError as error:
-                if not isinstance(error, BackendUnavailable):
+                if not isinstance(error, BackendUnavailable) and str(error) != told:
+                    told = str(error)
                     failed(error)
                 await self._clock.sleep(backoff.next())
                 self.hurry()
+
+    async def _send_all_acks(self, member: EventMember) -> None:
+        taken = deque(self._ledger.take_acks())
+        try:
+            while taken:
+                await self._send_acks(member, taken.popleft())
+        finally:
+            for acks in taken:  # one shard's failure is not the others' loss
+                self._ledger.restore(acks)
 
     async def _send_acks(self, member: EventMember, acks: Acks) -> None:
         count = len(acks.plain) + len(acks.fenced)
@@ -148,7 +161,11 @@ class Settling:
 
     async def _send_backs(self, member: EventMember) -> None:
         while self._backs:
-            shard, ids, delay, failed = self._backs[0]
+            shard, ids, delay, failed, tried = self._backs[0]
+            if tried:  # it may have arrived, and come again since: what is held stays
+                held = self._ledger.held_ids(shard)
+                ids = [entry_id for entry_id in ids if entry_id not in held]
+            self._backs[0] = self._backs[0]._replace(tried=True)
             await member.park(shard, ids, delay, failed=failed)
             self._ledger.returned(shard, ids)
             del self._backs[0]
@@ -161,3 +178,4 @@ class _HandBack(NamedTuple):
     ids: list[bytes]
     delay: float
     failed: bool
+    tried: bool = False

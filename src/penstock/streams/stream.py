@@ -12,10 +12,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from penstock.codecs import Codec
-from penstock.errors import BackendUnavailable, ConfigError, NotFound, OutcomeUnknown
+from penstock.errors import (
+    BackendUnavailable,
+    ConfigError,
+    NotFound,
+    OutcomeUnknown,
+    PenstockError,
+)
 from penstock.event import NEWEST, OLDEST, Event, Position, Shard, Start, Until
 from penstock.ports import Appender, AppendOptions, GroupInfo, StreamInfo, TrimTo
 from penstock.rules.filters import Where
@@ -31,6 +37,9 @@ if TYPE_CHECKING:
     from penstock.streams.reader import Reader
 
 T = TypeVar("T")
+
+_JUDGED: Final = 1.0
+"""Seconds that the appender has, when time is over, to say what became of an append."""
 
 
 class Stream(Generic[T]):
@@ -61,8 +70,6 @@ class Stream(Generic[T]):
         self._shards = shards or 1
         self._foreign = foreign
         self._format: Format | None = None
-        self._lanes: dict[tuple[int, bool], Lane] = {}
-        self._opening = asyncio.Lock()
 
     @property
     def shards(self) -> int:
@@ -96,7 +103,7 @@ class Stream(Generic[T]):
             id: the event's own id, kept with it.
             timestamp: when it happened, if not now: seconds since 1970, or a datetime with a zone.
             only_if_exists: store it only in a stream that exists already.
-            timeout: the longest wait, in seconds.
+            timeout: seconds after which it is given up (about half a second later at most).
 
         Raises:
             EncodeError, PayloadTooLarge, ConfigError: it cannot be stored; nothing was sent.
@@ -107,13 +114,18 @@ class Stream(Generic[T]):
 
         Source: Redis XADD; DESIGN.md, "Appends do not double".
         """
-        form = await self.format()
-        fields, size = form.pack(value, make_meta(name, topic, key, headers, id, timestamp))
-        index = 0 if self._shards == 1 or key is None else shard_of(key, self._shards)
-        lane = await self._lane(index, only_if_exists)
-        receipt = Receipt()
-        lane.add(fields, size, receipt)
-        return await self._outcome(receipt, timeout)
+        meta = make_meta(name, topic, key, headers, id, timestamp)
+        receipt: Receipt | None = None
+        try:
+            async with asyncio.timeout(timeout + _JUDGED):
+                fields, size = (await self.format()).pack(value, meta)
+                index = 0 if self._shards == 1 or key is None else shard_of(key, self._shards)
+                lane = await self._lane(index, only_if_exists)
+                receipt = Receipt()
+                lane.add(fields, size, receipt, timeout)
+                return await self._outcome(receipt)
+        except TimeoutError as error:
+            raise self._too_late(receipt, timeout) from error
 
     async def append_many(self, values: Sequence[T], *, timeout: float = 30.0) -> list[Position]:
         """Append several events in order, each in its own place; the positions.
@@ -133,10 +145,10 @@ class Stream(Generic[T]):
         for at, (fields, size) in enumerate(packed):
             receipts.append(Receipt())
             lane = await self._lane(at % self._shards, False)
-            lane.add(fields, size, receipts[-1])
+            lane.add(fields, size, receipts[-1], timeout)
             if at % (20 * BATCH_EVENTS) == 20 * BATCH_EVENTS - 1:
-                await self._outcome(receipts[-1], timeout)
-        return [await self._outcome(receipt, timeout) for receipt in receipts]
+                await self._outcome(receipts[-1])
+        return [await self._outcome(receipt) for receipt in receipts]
 
     def writer(
         self,
@@ -349,11 +361,6 @@ class Stream(Generic[T]):
             )
         return Shard(self.name, index, self._shards)
 
-    async def aclose(self) -> None:
-        """End the sessions of single appends; the client does it."""
-        while self._lanes:
-            await self._lanes.popitem()[1].appender.aclose()
-
     def __repr__(self) -> str:
         return f"<Stream {self.name!r}>"
 
@@ -371,25 +378,22 @@ class Stream(Generic[T]):
         return await self.client.backend.appender(self.shard(index), marks, options)
 
     async def _lane(self, index: int, only_if_exists: bool) -> Lane:
-        """The lane of single appends to a shard; opened once."""
-        assert self.client.backend is not None  # says so after a fork, or when it is closed
-        if (lane := self._lanes.get((index, only_if_exists))) is not None:
-            return lane
-        async with self._opening:
-            if (index, only_if_exists) not in self._lanes:
-                options = AppendOptions(True, 5.0, self._foreign, only_if_exists or self._foreign)
-                lane = Lane(await self._appender(index, options))
-                self._lanes[index, only_if_exists] = lane
-        return self._lanes[index, only_if_exists]
+        """The lane of single appends to a shard; one for all handles of the client."""
+        existing = only_if_exists or self._foreign
+        marks = (await self.format()).marks(self._shards)
+        options = AppendOptions(foreign=self._foreign, only_if_exists=existing)
+        return await self.client.lane(self.shard(index), marks, options)
 
-    async def _outcome(self, receipt: Receipt, timeout: float) -> Position:
+    async def _outcome(self, receipt: Receipt) -> Position:
         try:
-            async with asyncio.timeout(timeout):
-                return await receipt
-        except TimeoutError as error:
-            text = f"an append to {self.name!r} had no outcome within {timeout} s; it may be stored"
-            raise OutcomeUnknown(text, unknown=1) from error
+            return await receipt
         except OutcomeUnknown as error:
             if error.unknown or error.stored:
                 raise
             raise BackendUnavailable(str(error), verb="append to", key=self.name) from error
+
+    def _too_late(self, receipt: Receipt | None, timeout: float) -> PenstockError:
+        text = f"an append to {self.name!r} had no outcome within {timeout} s; it "
+        if receipt is None:
+            return BackendUnavailable(text + "was not sent", verb="append to", key=self.name)
+        return OutcomeUnknown(text + "may be stored", unknown=1)

@@ -96,6 +96,7 @@ class Writer(Generic[T]):
         self._format = await self._stream.format()
         for index in range(self._stream.shards):
             self._lanes.append(Lane(await self._open_appender(index), self._on_done))
+        self._stream.client.opened(self)
         return self
 
     async def __aexit__(

@@ -88,7 +88,9 @@ class RedisAppender:
         self._closed = False
         self._unheard = False
 
-    def submit(self, batch: Sequence[Fields]) -> asyncio.Future[Sequence[Position]]:
+    def submit(
+        self, batch: Sequence[Fields], timeout: float | None = None
+    ) -> asyncio.Future[Sequence[Position]]:
         """Store *batch* behind everything submitted before; see `ports.Appender.submit`."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Sequence[Position]] = loop.create_future()
@@ -103,7 +105,8 @@ class RedisAppender:
         for fields in batch:
             args.append(len(fields))
             args += fields
-        self._rules.add(_Batch(args, len(batch), future, self._clock.monotonic()))
+        limit = self._options.timeout if timeout is None else timeout
+        self._rules.add(_Batch(args, len(batch), future, self._clock.monotonic(), limit))
         if self._watch is None:
             self._watch = loop.call_later(_LOOK, self._look)
         self._pump()
@@ -227,15 +230,15 @@ class RedisAppender:
 
     async def _open(self, wire: Wire) -> None:
         """See that the stream is what we take it for, and that the session is there."""
-        if self._given_up:
-            keys = [self._keys.session(session) for session in self._given_up]
+        session, given_up, fresh = self._session, list(self._given_up), not self._opened
+        if given_up:
+            keys = [self._keys.session(one) for one in given_up]
             await self._link.call("DEL", *keys, verb="append to", key=self._keys.stream)
-            self._given_up.clear()
-        fresh = not self._opened
+            self._given_up = [one for one in self._given_up if one not in given_up]
         self._marked = await open_session(
-            self._link, self._keys, self._marks, self._options, self._session, TTL if fresh else 0
+            self._link, self._keys, self._marks, self._options, session, TTL if fresh else 0
         )
-        self._opened = True
+        self._opened = session == self._session  # else it was given up meanwhile
         self._wire = wire
 
     def _on_refusal(self, for_good: bool) -> None:
@@ -282,7 +285,7 @@ class RedisAppender:
         if oldest is None:
             return
         now = self._clock.monotonic()
-        if now - oldest.since > self._options.timeout:
+        if now - oldest.since > oldest.limit:
             self._end(self._cause)
         elif self._rules.in_air and now - self._heard > _SILENCE and self._wire is not None:
             self._wire.end(TimeoutError(f"no answer for {_SILENCE} s"))
@@ -330,15 +333,21 @@ class RedisAppender:
 class _Batch:
     """Entries that are stored together, and who waits for them."""
 
-    __slots__ = ("args", "count", "future", "since")
+    __slots__ = ("args", "count", "future", "limit", "since")
 
     def __init__(
-        self, args: list[Arg], count: int, future: asyncio.Future[Sequence[Position]], since: float
+        self,
+        args: list[Arg],
+        count: int,
+        future: asyncio.Future[Sequence[Position]],
+        since: float,
+        limit: float,
     ) -> None:
         self.args = args
         self.count = count
         self.future = future
         self.since = since
+        self.limit = limit
 
 
 def _resolve(batch: _Batch, first: bytes) -> None:

@@ -146,11 +146,12 @@ class RedisGroups:
     async def _members(self, shard: Shard, group: str) -> tuple[MemberInfo, ...]:
         wire = await self.link.wire()
         with mapped(self.address.place, verb="list members of", key=shard.stream):
-            consumers, flat = await wire.send_many(
+            consumers, flat = await wire.call_many(
                 [
                     ("XINFO", "CONSUMERS", shard.stream, group),
                     ("HGETALL", Keys(shard.stream).beats(group)),
-                ]
+                ],
+                timeout=self.address.timeout,
             )
             for reply in (consumers, flat):
                 if isinstance(reply, ReplyError):

@@ -127,7 +127,7 @@ class Heart:
             if reply == 0:
                 pulse.struck = True
                 wake()
-            else:
+            elif reply == 1:  # an error reply confirms nothing, of this member alone
                 pulse.guard.confirmed(now)
         for pulse, _ in self._pulses:
             if pulse.due <= now:
@@ -148,8 +148,6 @@ class Heart:
                 client.script_load(BEAT.text)
                 replies = self._pipeline(client, pulses)
         except (RedisError, OSError):
-            return []
-        if any(isinstance(reply, Exception) for reply in replies):
             return []
         self._backoff.reset()
         return replies

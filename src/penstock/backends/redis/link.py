@@ -29,7 +29,7 @@ from penstock.backends.redis.edge import (
 from penstock.backends.redis.scripts import ALL, Script
 from penstock.backends.redis.wire import Arg, Wire
 from penstock.clock import Backoff, Clock
-from penstock.errors import BackendUnavailable
+from penstock.errors import BackendUnavailable, ClosedError
 from penstock.observers import Observers
 from penstock.signals import Signal
 
@@ -87,6 +87,8 @@ class Link:
             BackendUnavailable: no connection in time.
             BackendRejected: wrong credentials or rights.
         """
+        if self._closed:
+            raise ClosedError(f"the connection to {self.address.place} was closed")
         if (wire := self.now) is not None:
             return wire
         limit = self.address.timeout if timeout is None else timeout

@@ -101,12 +101,13 @@ class RedisBackend(RedisGroups):
         keys = Keys(stream)
         wire = await self.link.wire()
         with mapped(self.address.place, verb="describe", key=stream):
-            info, marks, size = await wire.send_many(
+            info, marks, size = await wire.call_many(
                 [
                     ("XINFO", "STREAM", stream),
                     ("HMGET", keys.meta, "layout", "codec", "shards"),
                     ("MEMORY", "USAGE", stream),
-                ]
+                ],
+                timeout=self.address.timeout,
             )
         if isinstance(info, ReplyError):
             error = refused(info, verb="describe", key=stream)

@@ -144,8 +144,7 @@ class RedisMember:
             ("XACK", keys.stream, self._group, *chunk) for chunk in chunks
         ]
         with mapped(self._link.address.place, verb="ack in", key=keys.stream):
-            async with asyncio.timeout(BLOCK):
-                replies = await wire.send_many(commands)
+            replies = await wire.call_many(commands, timeout=BLOCK)
         for reply in replies:
             if isinstance(reply, ReplyError):
                 raise refused(reply, verb="ack in", key=keys.stream)
@@ -244,7 +243,8 @@ class RedisMember:
         self._reading = None
         for shard in self._keys:
             if await make_group(self._link, shard, self._group, OLDEST):
-                await self._begin_anew()
+                for pulse in self._pulses.values():
+                    pulse.late = True  # the next fetch begins anew, when it can
                 message = (
                     f"group {self._group!r} of {shard.stream!r} was lost ({error.code}) and has "
                     f"been made anew from the oldest event; what was acked before comes again"

@@ -79,12 +79,16 @@ class Wire(asyncio.Protocol):
             ConnectionLost: the connection ended before the reply.
             TimeoutError: no reply within *timeout* seconds; the wire is ended.
         """
-        try:
-            async with asyncio.timeout(timeout):
-                return await self.send(*args)
-        except TimeoutError:
-            self.end(TimeoutError(f"no reply within {timeout} s"))
-            raise
+        return await self._within(timeout, self.send(*args))
+
+    async def call_many(self, commands: list[tuple[Arg, ...]], *, timeout: float) -> list[Any]:
+        """Send several commands in one write and wait for their replies, errors among them.
+
+        Raises:
+            ConnectionLost: the connection ended before the last reply.
+            TimeoutError: not all replies within *timeout* seconds; the wire is ended.
+        """
+        return await self._within(timeout, self.send_many(commands))
 
     async def writable(self) -> None:
         """Return when the socket takes more: the kernel's buffer and ours are not full."""
@@ -95,6 +99,14 @@ class Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         self._finish(error or ConnectionLost("closed"))
+
+    async def _within(self, timeout: float, replies: asyncio.Future[Any]) -> Any:
+        try:
+            async with asyncio.timeout(timeout):
+                return await replies
+        except TimeoutError:
+            self.end(TimeoutError(f"no reply within {timeout} s"))
+            raise
 
     def _request(self, data: bytes, count: int, *, single: bool = False) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

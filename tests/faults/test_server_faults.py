@@ -202,8 +202,9 @@ async def test_where_the_state_survives_nothing_is_lost_doubled_or_unknown(
 async def test_a_server_that_lost_its_data_is_never_called_right(volatile: FaultyServer) -> None:
     async with under_load(volatile.url) as (load, _, signals):
         before = load.sent
-        volatile.pause()  # so that something is in flight when it dies
-        await soon(lambda: load.pending() > 0, "appends are under way")
+        volatile.pause()  # what is sent from here on is in flight when it dies
+        sent = load.sent
+        await soon(lambda: load.sent > sent and load.pending() > 0, "appends are under way")
         await kill(volatile)
         await goes_on(load)
     assert load.sent > before

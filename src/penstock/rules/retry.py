@@ -15,8 +15,8 @@ class Retry(msgspec.Struct, frozen=True):
     """How an event that failed is tried again.
 
     Args:
-        attempts: how often an event may fail before it is given up; 5 as Sidekiq-like systems
-            show that what fails five times over a minute fails for a reason.
+        attempts: how often an event may fail before it goes to the dead letters. There are none
+            yet: until there are, an event that fails is tried again for ever.
         first: the delay after the first failure, in seconds; it doubles with each further one.
         cap: the longest delay, in seconds.
         jitter: how much of a delay is random, from 0 (none) to 1 (all), so that events which

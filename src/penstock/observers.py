@@ -51,6 +51,7 @@ def log_signal(signal: Signal) -> None:
         "stream": signal.stream,
         "group": signal.group,
         "member": signal.member,
+        "stage": signal.stage,
         "count": signal.count,
     }
     _log.log(_LEVELS[signal.severity], "%s: %s", signal.kind, signal.message, extra=extra)

@@ -29,6 +29,13 @@ Kind = Literal[
     "confirmed-lost",
     "session-reset",
     "trimmed-pending",
+    "events-dropped",
+    "greedy-consumer",
+    "protocol-error",
+    "stage-failed",
+    "stage-restarted",
+    "subscription-refused",
+    "unhandled-message",
 ]
 
 SEVERITY: Final[dict[Kind, Severity]] = {
@@ -45,8 +52,15 @@ SEVERITY: Final[dict[Kind, Severity]] = {
     "confirmed-lost": "error",
     "session-reset": "warning",
     "trimmed-pending": "error",
+    "events-dropped": "warning",
+    "greedy-consumer": "warning",
+    "protocol-error": "error",
+    "stage-failed": "error",
+    "stage-restarted": "warning",
+    "subscription-refused": "warning",
+    "unhandled-message": "warning",
 }
-"""How grave each kind is; the order is that of an event's life."""
+"""How grave each kind is; first those of streams, in the order of an event's life, then stages."""
 
 
 class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,7 +69,7 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         kind: one of `SEVERITY`'s keys.
         message: what happened and what it means, for people.
-        stream, group, member: where; ``""`` if it does not apply.
+        stream, group, member, stage: where; ``""`` if it does not apply.
         count: how many events it is about; None if it does not apply or cannot be known.
     """
 
@@ -65,6 +79,7 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     group: str = ""
     member: str = ""
     count: int | None = None
+    stage: str = ""
 
     @property
     def severity(self) -> Severity:

@@ -1,0 +1,127 @@
+"""Traces: an event's outcome is known when all that it led to has left the last stage.
+
+Does        count what is still on its way of what came out of one call, and say when it is done.
+Does not    know stages: whoever cuts, copies, drops or handles a list of events says so here.
+Invariants  1. an input is settled once: done, failed or returned, whichever is said first to be bad.
+            2. done only when everything that it led to is done: the outputs of a call belong to all
+               inputs of that call.
+            3. no work per event, but for the outcomes themselves.
+
+Lists of events travel with a *carrier*: a `Fresh` until a handler has been called with them (so
+that each call is settled apart), the call's `Trace` from then on. Events that need no outcome travel
+with None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+Kind = Literal["done", "failed", "returned"]
+"""What became of an event: done; failed, which counts; returned, which does not."""
+
+Settle = Callable[[Sequence[Any], Kind, "BaseException | None"], None]
+"""Takes the outcome of events that a source had handed out."""
+
+
+class Carrier(Protocol):
+    """What travels with a list of events."""
+
+    def begin(self, events: list[Any]) -> Trace:
+        """A handler is called with *events*: the trace that its outputs travel with."""
+        ...
+
+    def share(self, events: list[Any], copies: int) -> Trace:
+        """*events* go to *copies* consumers, each on its own."""
+        ...
+
+    def finish(self, events: Sequence[Any]) -> None:
+        """*events* have left: handled, filtered, or written."""
+        ...
+
+    def fail(self, events: Sequence[Any], error: BaseException | None) -> None:
+        """*events* went down with *error*; None: they were never handled, and are returned."""
+        ...
+
+
+class Fresh:
+    """The carrier of events as they come from a source.
+
+    Args:
+        settle: is told what became of them.
+    """
+
+    __slots__ = ("_settle",)
+
+    def __init__(self, settle: Settle) -> None:
+        self._settle = settle
+
+    def begin(self, events: list[Any]) -> Trace:
+        """One trace a call."""
+        return Trace(self._settle, events, len(events))
+
+    def share(self, events: list[Any], copies: int) -> Trace:
+        """One trace for all copies."""
+        return Trace(self._settle, events, len(events) * copies)
+
+    def finish(self, events: Sequence[Any]) -> None:
+        """Filtered before anybody was called with them."""
+        self._settle(events, "done", None)
+
+    def fail(self, events: Sequence[Any], error: BaseException | None) -> None:
+        """Dropped before anybody was called with them."""
+        self._settle(events, "failed" if error else "returned", error)
+
+
+class Trace:
+    """What the inputs of one call have led to, as far as it is still on its way.
+
+    Args:
+        settle: is told when all is over.
+        inputs: the events whose outcome it is.
+        open: how many events are on their way.
+    """
+
+    __slots__ = ("_inputs", "_settle", "open")
+
+    def __init__(self, settle: Settle, inputs: Sequence[Any], open: int) -> None:
+        self._settle = settle
+        self._inputs: Sequence[Any] | None = inputs
+        self.open = open
+
+    @property
+    def settled(self) -> bool:
+        """Whether the outcome is known already."""
+        return self._inputs is None
+
+    def begin(self, events: list[Any]) -> Trace:
+        """The same: what comes out of the call belongs to the same inputs."""
+        return self
+
+    def share(self, events: list[Any], copies: int) -> Trace:
+        """As many more on their way."""
+        self.open += len(events) * (copies - 1)
+        return self
+
+    def add(self, count: int) -> None:
+        """*count* more events are on their way."""
+        self.open += count
+
+    def finish(self, events: Sequence[Any]) -> None:
+        """*events* have arrived; when none is on its way any more, the inputs are done."""
+        self.close(len(events))
+
+    def close(self, count: int) -> None:
+        """*count* fewer are on their way."""
+        self.open -= count
+        if self.open <= 0:
+            self._end("done", None)
+
+    def fail(self, events: Sequence[Any], error: BaseException | None) -> None:
+        """Something that the inputs led to is lost: so are they, whatever becomes of the rest."""
+        self._end("failed" if error else "returned", error)
+
+    def _end(self, kind: Kind, error: BaseException | None) -> None:
+        inputs, self._inputs = self._inputs, None
+        if inputs:
+            self._settle(inputs, kind, error)

@@ -1,0 +1,230 @@
+"""The producing side of a running stage.
+
+Does        answer consumers' messages, send events, and ask the program for more.
+Does not    decide who gets what (`rules.outlet`).
+Invariants  those of a producer in `protocol`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from penstock.errors import ConfigError, StageError
+from penstock.rules.buffer import Buffer, Overflow
+from penstock.rules.dispatch import AlreadySubscribed, Delivery, DemandDispatcher
+from penstock.rules.outlet import Outlet
+from penstock.rules.trace import Carrier
+from penstock.stages.calls import Info, Mode, Nudge
+from penstock.stages.protocol import (
+    Ask,
+    Cancel,
+    Cancelled,
+    Events,
+    Reason,
+    Subscribe,
+    Tag,
+)
+from penstock.stages.stage import Giving, Producer
+from penstock.stages.subscription import Subscription
+
+if TYPE_CHECKING:
+    from penstock.stages.runner import Runner
+
+_NUDGE = Nudge()
+
+
+class GivingSide:
+    """What a producer or producer-consumer does for its consumers."""
+
+    __slots__ = ("_nudged", "_produces", "_runner", "_stage", "consumers", "discarded", "outlet")
+
+    def __init__(self, runner: Runner, stage: Giving[Any]) -> None:
+        self._runner = runner
+        self._stage = stage
+        dispatcher = stage.dispatcher or DemandDispatcher()
+        self.outlet = Outlet(
+            dispatcher.fresh(),
+            Buffer(stage.buffer_size, stage.buffer_keep),
+            accumulate=isinstance(stage, Producer) and stage.demand == "accumulate",
+        )
+        self.consumers: dict[Tag, Subscription] = {}
+        self._produces = isinstance(stage, Producer)
+        self._nudged = False
+        self.discarded = 0
+
+    # --- messages of consumers -------------------------------------------------------------------
+
+    async def subscribe(self, message: Subscribe) -> None:
+        """Take a consumer in, or refuse it."""
+        tag, options = message.tag, message.options
+        if tag in self.consumers:
+            error = StageError(f"{tag!r} is subscribed already: each subscription needs a new tag")
+            self._runner.signal("protocol-error", str(error))
+            tag.consumer.send(Cancelled(tag, Reason("failed", error)))
+            return
+        if message.replaces and message.replaces[0] in self.consumers:
+            await self._remove(message.replaces[0], message.replaces[1])
+        subscription = Subscription(tag, options, "consumer")
+        self.consumers[tag] = subscription
+        mode = await self._runner.hook("handle_subscribe", subscription)
+        if mode not in {None, "automatic"}:
+            raise StageError(
+                f"{self._runner.name}: handle_subscribe on a producer's side must return None or "
+                f"'automatic'; it returned {mode!r}"
+            )
+        try:
+            self.outlet.subscribe(tag, {"max_demand": options.max_demand, **options.extra})
+        except ConfigError as error:
+            del self.consumers[tag]
+            await self._refuse(subscription, error)
+
+    async def ask(self, message: Ask) -> None:
+        """A consumer has room."""
+        tag, demand = message.tag, message.demand
+        subscription = self.consumers.get(tag)
+        if subscription is None:
+            error = StageError(f"{self._runner.name} has no {tag!r}: it was never made, or is over")
+            tag.consumer.send(Cancelled(tag, Reason("failed", error)))
+            return
+        subscription.asked += demand
+        outlet = self.outlet
+        deliveries = outlet.ask(tag, demand)
+        if deliveries:
+            self._send(deliveries)
+        if self._produces:
+            if wanted := outlet.wanted():
+                await self._produce(wanted)
+        else:
+            await self._runner.pump()
+
+    async def cancel(self, message: Cancel) -> None:
+        """A consumer leaves."""
+        if message.tag in self.consumers:
+            await self._remove(message.tag, message.reason)
+
+    # --- what the program emits ------------------------------------------------------------------
+
+    def emit(self, events: list[Any], carrier: Carrier | None) -> None:
+        """Hand *events* out, as far as they were asked for, and keep the rest."""
+        self._send(self.outlet.emit(events, carrier))
+        self._ask_again()
+
+    def inform(self, info: Info) -> bool:
+        """Let *info* out behind all that was emitted; False: it is due now."""
+        return self.outlet.info(info.message)
+
+    async def nudged(self) -> None:
+        """See whether the program is to be asked for more."""
+        self._nudged = False
+        if self._produces:
+            if wanted := self.outlet.wanted():
+                await self._produce(wanted)
+        else:
+            await self._runner.pump()
+
+    async def mode(self, message: Mode) -> None:
+        """Accumulate, or forward."""
+        if not self._produces:
+            if message.accumulate:
+                self._runner.signal(
+                    "protocol-error", f"{self._runner.name} consumes too: it cannot accumulate"
+                )
+        elif message.accumulate:
+            self.outlet.accumulating = True
+        else:
+            self._send(self.outlet.forward())
+            while wanted := self.outlet.wanted():
+                await self._produce(wanted)
+
+    async def tend(self) -> None:
+        """Do what happens rarely: overflow, infos that are due, broken subscriptions."""
+        outlet = self.outlet
+        outlet.rare = False
+        for events, carrier in outlet.skipped:
+            if carrier:
+                carrier.finish(events)
+        overflow, infos, broken = outlet.overflow, outlet.infos, outlet.broken
+        outlet.skipped, outlet.overflow, outlet.infos, outlet.broken = [], [], [], []
+        for info in infos:
+            self._runner.post(Info(info, due=True))
+        for one in overflow:
+            await self._dropped(one)
+        for tag, error in broken:
+            if tag in self.consumers:
+                failure = StageError(f"{tag!r}: its selector raised {error!r}")
+                failure.__cause__ = error
+                self._runner.signal("subscription-refused", str(failure))
+                await self._remove(tag, Reason("failed", failure))
+        for warning in outlet.dispatcher.warnings():
+            self._runner.signal("greedy-consumer", f"{self._runner.name}: {warning}")
+
+    def end(self, reason: Reason) -> int:
+        """Tell all consumers, and drop what they will not get; how many events that is."""
+        down = reason.as_down()
+        for tag, subscription in self.consumers.items():
+            subscription.open = False
+            tag.consumer.send(Cancelled(tag, down))
+        self.consumers.clear()
+        pieces = self.outlet.clear()
+        for events, carrier in pieces:
+            if carrier:
+                carrier.fail(events, None)
+        return sum(len(events) for events, _ in pieces)
+
+    # --- helpers ---------------------------------------------------------------------------------
+
+    def _send(self, deliveries: Sequence[Delivery]) -> None:
+        consumers = self.consumers
+        for tag, events, carrier in deliveries:
+            consumers[tag].events += len(events)
+            tag.consumer.send(Events(tag, events, carrier))
+
+    async def _produce(self, wanted: int) -> None:
+        runner = self._runner
+        if runner.finishing:
+            return
+        events = await runner.produce(wanted)
+        if events:
+            self._send(self.outlet.emit(events, None))
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        """Where events were discarded, or left out by all, their demand is still open."""
+        outlet = self.outlet
+        if outlet.dispatcher.room > outlet.outstanding + outlet.buffer.count and not self._nudged:
+            self._nudged = True
+            self._runner.post(_NUDGE)
+
+    async def _remove(self, tag: Tag, reason: Reason) -> None:
+        """End a subscription: confirm, tell the program, then the dispatcher."""
+        subscription = self.consumers.pop(tag)
+        subscription.open = False
+        tag.consumer.send(Cancelled(tag, reason))
+        await self._runner.hook("handle_cancel", reason, subscription)
+        self._send(self.outlet.cancel(tag))
+        self._ask_again()
+
+    async def _refuse(self, subscription: Subscription, error: ConfigError) -> None:
+        tag, twice = subscription.tag, isinstance(error, AlreadySubscribed)
+        subscription.open = False
+        reason = Reason("refused" if twice else "failed", error)
+        self._runner.signal("subscription-refused", f"{self._runner.name} refused {tag!r}: {error}")
+        tag.consumer.send(Cancelled(tag, reason))
+        await self._runner.hook("handle_cancel", reason, subscription)
+
+    async def _dropped(self, overflow: Overflow) -> None:
+        count = sum(len(piece.events) for piece in overflow.dropped)
+        self.discarded += count
+        for events, carrier in overflow.dropped:
+            if carrier:
+                carrier.fail(events, None)
+        for info in overflow.infos:
+            self._runner.post(Info(info, due=True))
+        if await self._runner.hook("handle_discarded", count) is not False:
+            self._runner.signal(
+                "events-dropped",
+                f"{self._runner.name}: the buffer of {self._stage.buffer_size} events is full; "
+                f"{count} dropped, the {self._stage.buffer_keep} are kept",
+                count,
+            )

@@ -1,0 +1,295 @@
+"""What keeps a topology's stages running: their tasks, their restarts, their end.
+
+Does        make runners, watch their ends, restart by the rules, close in order, collapse on failure.
+Does not    decide who restarts with whom (`rules.restarts`), or talk to users (`topology`).
+Invariants  1. every runner has one task, in one task group.
+            2. a stage that restarts alone is running anew before anybody can have read of its end.
+            3. the first failure wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from penstock.clock import Clock
+from penstock.errors import ClosedError, ConfigError, StageError
+from penstock.observers import Observers
+from penstock.rules.restarts import Restart, RestartLimit, Strategy, affected, restarts
+from penstock.signals import Signal
+from penstock.stages.calls import Join
+from penstock.stages.handle import StageHandle, To
+from penstock.stages.protocol import NORMAL, SHUTDOWN, Peer
+from penstock.stages.runner import Runner
+from penstock.stages.stage import Stage
+
+
+@dataclass(slots=True, eq=False)
+class Spec:
+    """How a stage is started, each time; and its present run."""
+
+    name: str
+    make: Callable[[], Stage]
+    first: Stage | None
+    joins: Sequence[To]
+    restart: Restart
+    shutdown: float | None
+    options: Mapping[str, Any]
+    runner: Runner | None = None
+    task: asyncio.Task[None] | None = None
+    handle: StageHandle[Any] = field(init=False)
+    replaced: bool = False  # its end is part of a restart, or of closing: nobody judges it
+
+
+class Supervisor:
+    """The running side of a `Topology`."""
+
+    def __init__(
+        self, strategy: Strategy, limit: RestartLimit, observers: Observers, clock: Clock
+    ) -> None:
+        self._strategy: Strategy = strategy
+        self._limit = limit
+        self._observers = observers
+        self._clock = clock
+        self._specs: dict[str, Spec] = {}
+        self.handles: dict[str, StageHandle[Any]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._changes = asyncio.Event()
+        self._waiters = 0
+        self._failure: StageError | None = None
+        self._closing = self._left = False
+        self._counts: dict[str, int] = {}
+
+    # --- starting --------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise ClosedError when nothing can be started any more."""
+        if self._left or self._closing:
+            raise ClosedError("the topology has been closed: nothing can be started in it any more")
+
+    def name_for(self, stage: Stage, name: str | None) -> str:
+        """The given name, or one of its own; ConfigError: it is taken."""
+        if name is not None:
+            if not name or name in self._specs:
+                raise ConfigError(f"a stage's name must be new and not empty; got {name!r}")
+            return name
+        base = type(stage).__name__
+        while True:
+            self._counts[base] = number = self._counts.get(base, 0) + 1
+            found = base if number == 1 else f"{base}-{number}"
+            if found not in self._specs:
+                return found
+
+    def add(self, spec: Spec) -> StageHandle[Any]:
+        """Take a stage in; run it if the topology runs."""
+        assert spec.first is not None
+        spec.handle = StageHandle(spec.name, type(spec.first), spec)
+        self._specs[spec.name] = spec
+        self.handles[spec.name] = spec.handle
+        if self._group is not None:
+            self._run(spec)
+        return spec.handle
+
+    async def open(self) -> None:
+        """Run what was noted."""
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
+        for spec in list(self._specs.values()):
+            self._run(spec)
+
+    def _run(self, spec: Spec) -> None:
+        """Make a new run of *spec*."""
+        assert self._group is not None
+        stage, spec.first = spec.first, None
+        if stage is None:
+            stage = spec.make()
+            for name, value in spec.options.items():
+                setattr(stage, name, value)
+        joins = [Join(to.producer, to.options) for to in spec.joins]
+        spec.replaced = False
+        spec.runner = Runner(
+            stage,
+            spec.name,
+            joins,
+            self._observers,
+            self._find,
+            lambda runner: self._changed(spec, runner),
+        )
+        spec.task = self._group.create_task(spec.runner.run(), name=f"penstock stage {spec.name}")
+
+    def _find(self, producer: Peer | str) -> Peer | None:
+        """Whom to send to: a handle's present run, so that nothing lies between."""
+        if isinstance(producer, str):
+            spec = self._specs.get(producer)
+            return spec.runner if spec else None
+        return producer.runner if isinstance(producer, StageHandle) else producer
+
+    # --- watching --------------------------------------------------------------------------------
+
+    def _changed(self, spec: Spec, runner: Runner) -> None:
+        """A run has ended, or has lost its last producer."""
+        self._changes.set()
+        if runner.ended is None or runner is not spec.runner or spec.replaced or self._closing:
+            return
+        reason = runner.ended
+        failed = reason.kind == "failed"
+        if restarts(spec.restart, failed=failed):
+            self._restart(spec)
+        elif failed and spec.restart == "never":
+            self._fail(_failure(spec, reason.error))
+        elif failed:
+            self._signal(spec, "stage-failed", f"{spec.name} failed, and is not restarted: {reason}")
+
+    def _restart(self, spec: Spec) -> None:
+        assert spec.runner is not None
+        reason = spec.runner.ended
+        if not self._limit.allows(self._clock.monotonic()):
+            error = StageError(
+                f"{spec.name} ended ({reason}), and may not be restarted: that would be more than "
+                f"{self._limit.max_restarts} restarts in {self._limit.max_seconds} s"
+            )
+            error.__cause__ = reason.error if reason else None
+            self._fail(error)
+            return
+        self._signal(spec, "stage-restarted", f"{spec.name} ended ({reason}), and starts again")
+        group = affected(self._strategy, list(self._specs.values()), spec)
+        if group == [spec]:
+            self._again(group)
+            return
+        for one in group:
+            one.replaced = True
+        assert self._group is not None
+        self._group.create_task(self._restart_several(group))
+
+    async def _restart_several(self, group: Sequence[Spec]) -> None:
+        for one in reversed(group):
+            await self._stop(one)
+        if not self._closing:
+            self._again([one for one in group if one.restart != "temporary" or one is group[0]])
+
+    def _again(self, group: Sequence[Spec]) -> None:
+        """Run *group* anew, and let consumers that live on subscribe again, as they were told to."""
+        for spec in group:
+            try:
+                self._run(spec)
+            except Exception as error:  # noqa: BLE001 - what makes the stage is the user's
+                self._fail(_failure(spec, error))
+                return
+        for spec in group:
+            for other in self._specs.values():
+                if other in group or other.runner is None or other.runner.ended is not None:
+                    continue
+                for to in other.joins:
+                    if to.producer in (spec.handle, spec.name):
+                        other.runner.post(Join(to.producer, to.options))
+
+    def _fail(self, error: StageError) -> None:
+        if self._failure is None and self._group is not None:
+            self._failure = error
+            self._group.create_task(self._collapse())
+
+    async def _collapse(self) -> None:
+        assert self._failure is not None
+        await self.close()
+        raise self._failure
+
+    def _signal(self, spec: Spec, kind: Any, message: str) -> None:
+        self._observers(Signal(kind, message, stage=spec.name))
+
+    # --- ending ----------------------------------------------------------------------------------
+
+    async def wait(self) -> None:
+        """Wait until nothing runs any more."""
+        self._waiters += 1
+        try:
+            while not self._done():
+                self._changes.clear()
+                for runner in self._runners():
+                    if runner.exhausted:
+                        runner.finish(NORMAL)
+                await self._changes.wait()
+        finally:
+            self._waiters -= 1
+        if self._failure is not None:
+            await self.close()
+            raise self._failure
+
+    def finish_producers(self) -> None:
+        """Let stages that have no producers finish."""
+        for runner in self._runners():
+            if runner.taking is None:
+                runner.finish(NORMAL)
+
+    def left(self) -> list[str]:
+        """What still runs, and what it holds."""
+        return [
+            f"{runner.name} ({figures.buffered} buffered, {figures.queued} queued)"
+            for runner in self._runners()
+            for figures in [runner.statistics()]
+        ]
+
+    async def close(self) -> None:
+        """Close all, in the reverse order of their start."""
+        self._closing = True
+        for spec in reversed(list(self._specs.values())):
+            await self._stop(spec)
+        self._changes.set()
+
+    async def leave(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        """Close, and wait for every task; the topology's failure, unless the body raised."""
+        assert self._group is not None
+        try:
+            await self.close()
+        except asyncio.CancelledError as cancelled:
+            kind, error, trace = type(cancelled), cancelled, cancelled.__traceback__
+        self._left = True
+        own = isinstance(error, Exception) and error is not self._failure
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        except BaseExceptionGroup:
+            if own or self._failure is None:
+                return False
+            raise self._failure from self._failure.__cause__
+        return None
+
+    async def _stop(self, spec: Spec) -> None:
+        runner, task = spec.runner, spec.task
+        if runner is None or task is None:
+            return
+        spec.replaced = True
+        runner.stop(SHUTDOWN)
+        if not task.done():
+            await asyncio.wait([task], timeout=spec.shutdown)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _done(self) -> bool:
+        if self._failure is not None:
+            return True
+        return not any(True for _ in self._runners()) and not any(
+            spec.replaced and not self._closing for spec in self._specs.values()
+        )
+
+    def _runners(self) -> list[Runner]:
+        return [
+            spec.runner
+            for spec in self._specs.values()
+            if spec.runner is not None and spec.runner.ended is None
+        ]
+
+
+def _failure(spec: Spec, error: BaseException | None) -> StageError:
+    if isinstance(error, StageError):
+        return error
+    failed = StageError(f"{spec.name} failed: {type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed

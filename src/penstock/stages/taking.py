@@ -1,0 +1,234 @@
+"""The consuming side of a running stage.
+
+Does        subscribe, cut messages into calls, ask for more, and act when a subscription ends.
+Does not    know what the program does with events.
+Invariants  those of a consumer in `protocol`; and of a producer-consumer: events wait, in order, with
+            the ends of subscriptions and infos, while nobody has asked for what would come of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from penstock.errors import DemandExceeded, StageError, SubscriptionCancelled
+from penstock.rules.demand import Demand
+from penstock.rules.trace import Carrier
+from penstock.stages.calls import Info, Join, Missing
+from penstock.stages.protocol import (
+    Cancel,
+    Cancelled,
+    Events,
+    Peer,
+    Reason,
+    Subscribe,
+    Tag,
+)
+from penstock.stages.stage import Consumer, ProducerConsumer
+from penstock.stages.subscription import Subscription
+
+if TYPE_CHECKING:
+    from penstock.stages.runner import Runner
+
+
+class TakingSide:
+    """What a consumer or producer-consumer does with its producers."""
+
+    __slots__ = (
+        *("_handle", "_runner", "calls", "had_sources", "handled", "queue", "received"),
+        *("seconds", "sources"),
+    )
+
+    def __init__(
+        self, runner: Runner, stage: Consumer[Any] | ProducerConsumer[Any, Any]
+    ) -> None:
+        self._runner = runner
+        self._handle: Any = stage.handle_events
+        self.sources: dict[Tag, Subscription] = {}
+        self.queue: deque[Events | Cancelled | Info] = deque()
+        self.had_sources = False
+        self.received = self.handled = self.calls = 0
+        self.seconds = 0.0
+
+    @property
+    def queued(self) -> int:
+        """Events that wait for demand."""
+        return sum(len(entry.events) for entry in self.queue if type(entry) is Events)
+
+    async def join(self, join: Join) -> Subscription:
+        """Subscribe: tell the program, send the request, ask for the first events."""
+        tag = Tag(self._runner, self._find(join.producer))
+        subscription = Subscription(tag, join.options, "producer")
+        mode = await self._runner.hook("handle_subscribe", subscription)
+        if mode not in {None, "automatic", "manual"}:
+            raise StageError(
+                f"{self._runner.name}: handle_subscribe must return 'automatic', 'manual' or None; "
+                f"it returned {mode!r}"
+            )
+        self.sources[tag] = subscription
+        self.had_sources = True
+        tag.producer.send(Subscribe(tag, join.options, join.replaces))
+        if mode == "manual":
+            subscription.demand = Demand(
+                join.options.max_demand, join.options.min_demand, manual=True
+            )
+        else:
+            subscription.demand.grant(join.options.max_demand)
+            subscription.send_ask(join.options.max_demand)
+        return subscription
+
+    async def events(self, message: Events) -> None:
+        """Handle a message of events, or queue it until there is demand."""
+        source = self.sources.get(message.tag)
+        if source is None:
+            self._unknown(message)
+            return
+        count = len(message.events)
+        source.events += count
+        self.received += count
+        if self._runner.may_handle():
+            await self._handle_message(source, message)
+        else:
+            self.queue.append(message)
+
+    async def cancelled(self, message: Cancelled) -> None:
+        """A subscription has ended; a producer-consumer first handles what came before."""
+        if self.queue:
+            self.queue.append(message)
+        else:
+            await self._end_source(message)
+
+    async def pump(self) -> None:
+        """Go on with what is queued, as long as there is demand."""
+        queue, runner = self.queue, self._runner
+        while queue and not runner.ending and (type(queue[0]) is not Events or runner.may_pump()):
+            entry = queue.popleft()
+            if type(entry) is Events:
+                # Its source may have ended behind it; the events are handled all the same.
+                source = self.sources.get(entry.tag)
+                if source is not None:
+                    await self._handle_message(source, entry)
+                else:
+                    self._unknown(entry)
+            elif type(entry) is Cancelled:
+                await self._end_source(entry)
+            elif type(entry) is Info:
+                await runner.informed(entry)
+
+    def end(self, reason: Reason) -> int:
+        """Leave all producers, and drop what was not handled; how many events that is."""
+        down = reason.as_down()
+        for tag, subscription in self.sources.items():
+            subscription.open = False
+            tag.producer.send(Cancel(tag, down))
+        self.sources.clear()
+        dropped = 0
+        for entry in self.queue:
+            if type(entry) is Events:
+                dropped += drop(entry, None)
+        self.queue.clear()
+        return dropped
+
+    # --- helpers ---------------------------------------------------------------------------------
+
+    async def _handle_message(self, source: Subscription, message: Events) -> None:
+        events, carrier = message.events, message.carrier
+        start, count = 0, len(events)
+        if not count:
+            return
+        for size, ask in source.demand.received(count):
+            chunk = events if size == count else events[start : start + size]
+            start += size
+            await self._call(chunk, source, carrier)
+            if self._runner.ending:
+                drop(Events(message.tag, events[start:], carrier), None)
+                self._runner.lost += count - start
+                return
+            if ask:
+                source.send_ask(ask)
+        if source.demand.excess and not source.ending:
+            self._exceeded(source)
+
+    async def _call(self, chunk: list[Any], source: Subscription, carrier: Carrier | None) -> None:
+        """One call of the program, and what follows from it."""
+        runner = self._runner
+        runner.trace = trace = carrier.begin(chunk) if carrier is not None else None
+        started = perf_counter()
+        try:
+            result = self._handle(chunk, source)
+            if result is not None and type(result) is not list:
+                result = await runner.resolve(result, "handle_events")
+            self.calls += 1
+            self.handled += len(chunk)
+            if result:
+                runner.give(result, trace)
+        except BaseException as error:
+            if trace is not None:
+                trace.fail(chunk, error if isinstance(error, Exception) else None)
+            raise runner.failure("handle_events", error) from error
+        finally:
+            self.seconds += perf_counter() - started
+            runner.trace = None
+        if trace is not None:
+            trace.close(len(chunk))
+
+    async def _end_source(self, message: Cancelled) -> None:
+        subscription = self.sources.pop(message.tag, None)
+        if subscription is None:
+            return
+        subscription.open = False
+        reason, runner = message.reason, self._runner
+        await runner.hook("handle_cancel", reason, subscription)
+        if runner.ending or runner.finishing:
+            return
+        mode = subscription.options.cancel
+        if reason.ends(mode):
+            if reason.kind == "normal":
+                if not any(one.options.cancel == "permanent" for one in self.sources.values()):
+                    runner.finish(reason)
+            else:
+                runner.stop(self._passed_on(reason, subscription))
+
+    def _passed_on(self, reason: Reason, subscription: Subscription) -> Reason:
+        """The reason that this stage ends with: its own error, which names both, and the cause."""
+        if reason.error is None:
+            return Reason(reason.kind)
+        what = "ended" if reason.down else "cancelled"
+        error = SubscriptionCancelled(
+            f"{self._runner.name} ends as {subscription.peer.name}, to which it was subscribed "
+            f"with cancel={subscription.options.cancel!r}, {what}: {reason.error}"
+        )
+        error.__cause__ = reason.error
+        return Reason(reason.kind, error)
+
+    def _exceeded(self, source: Subscription) -> None:
+        excess, source.demand.excess = source.demand.excess, 0
+        error = DemandExceeded(
+            f"{source.peer.name} sent {excess} events more to {self._runner.name} than were asked "
+            f"for; they were handled, and the subscription is cancelled: mend the producer"
+        )
+        self._runner.signal("protocol-error", str(error), excess)
+        source.cancel(error)
+
+    def _unknown(self, message: Events) -> None:
+        """Events of a subscription that is not ours, or not any more."""
+        dropped = drop(message, None)
+        tag = message.tag
+        error = StageError(f"{self._runner.name} has no {tag!r}: {dropped} events were dropped")
+        self._runner.signal("events-dropped", str(error), dropped)
+        tag.producer.send(Cancel(tag, Reason("failed", error)))
+
+    def _find(self, producer: Peer | str) -> Peer:
+        found = self._runner.find(producer)
+        if found is not None:
+            return found
+        error = StageError(f"{self._runner.name} subscribes to {producer!r}: no stage has that name")
+        return Missing(str(producer), Reason("failed", error, down=True))
+
+
+def drop(message: Events, error: BaseException | None) -> int:
+    """Tell whom it concerns that these events will not be handled; how many they are."""
+    if message.carrier is not None and message.events:
+        message.carrier.fail(message.events, error)
+    return len(message.events)

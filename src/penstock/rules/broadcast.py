@@ -19,6 +19,7 @@ from penstock.errors import ConfigError
 from penstock.rules.buffer import Piece
 from penstock.rules.dispatch import (
     AlreadySubscribed,
+    Broken,
     Delivery,
     Dispatched,
     Options,
@@ -88,23 +89,21 @@ class BroadcastDispatcher(Plain):
         """The same events to all, each in a list of its own."""
         taken = min(len(events), self.room)
         if not taken:
-            return Dispatched((), 0)
+            return (), 0, (), ()
         shared = events if taken == len(events) else events[:taken]
-        broken: list[tuple[Any, Exception]] = []
+        broken: list[Broken] = []
         wanted = {tag: self._wanted(tag, shared, broken) for tag in self._open}
         trace = carrier.share(shared, len(wanted)) if carrier else None
         deliveries: list[Delivery] = []
         for tag, part in wanted.items():
             self._open[tag] -= len(part)
             if part:
-                deliveries.append(Delivery(tag, part, trace))
+                deliveries.append((tag, part, trace))
         if trace:
             trace.close(sum(taken - len(part) for part in wanted.values()))
-        return Dispatched(deliveries, taken, (), broken)
+        return deliveries, taken, (), broken
 
-    def _wanted(
-        self, tag: Any, events: list[Any], broken: list[tuple[Any, Exception]]
-    ) -> list[Any]:
+    def _wanted(self, tag: Any, events: list[Any], broken: list[Broken]) -> list[Any]:
         selector = self._selectors.get(tag)
         if selector is None:
             return events.copy()

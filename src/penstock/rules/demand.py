@@ -11,19 +11,14 @@ Source      GenStage's automatic mode: slices of ``max - min`` at most; when wha
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from penstock.errors import ConfigError
 
 DEFAULT_MAX_DEMAND = 1000
 """Events that a consumer lets one producer send, unless it says otherwise."""
 
 
-class Slice(NamedTuple):
-    """`size` events for one call of the handler; when it returned, ask for `ask` more (0: none)."""
-
-    size: int
-    ask: int
+Slice = tuple[int, int]
+"""So many events for one call of the handler; when it returned, ask for so many more (0: none)."""
 
 
 class Demand:
@@ -57,15 +52,27 @@ class Demand:
         """*events* more were asked for."""
         self.pending += events
 
+    def whole(self, count: int) -> int:
+        """*count* events came; what to ask for when one call has handled them. -1: not in one call.
+
+        The common case of `received`, at the cost of a few comparisons; -1 changes nothing.
+        """
+        left = self.pending - count
+        if count > self.chunk or left < 0 or self.manual:
+            return -1
+        if left > self.min:
+            self.pending = left
+            return 0
+        self.pending = self.max
+        return self.max - left
+
     def received(self, count: int) -> list[Slice]:
         """Cut a message of *count* events; what is asked for after each slice counts as granted."""
         if count > self.pending:
             self.excess += count - self.pending
         if self.manual:
             self.pending = max(0, self.pending - count)
-            return [Slice(count, 0)]
-        if count <= self.chunk:
-            return [self._next(count, min(count, self.pending))]
+            return [(count, 0)]
         return self._several(count)
 
     def _several(self, count: int) -> list[Slice]:
@@ -83,9 +90,9 @@ class Demand:
         left = self.pending - expected
         if left > self.min:
             self.pending = left
-            return Slice(size, 0)
+            return size, 0
         self.pending = self.max
-        return Slice(size, self.max - left)
+        return size, self.max - left
 
 
 def check_bounds(max_demand: object, min_demand: object) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from penstock.errors import ConfigError
 from penstock.rules.buffer import Piece
@@ -38,29 +38,28 @@ Options = Mapping[str, Any]
 """A subscription's options: `max_demand`, and whatever the dispatcher defines."""
 
 
-class Delivery(NamedTuple):
-    """Events for one subscription, in one message."""
+Delivery = tuple[Any, list[Any], Carrier | None]
+"""Tag, events, carrier: what one subscription gets in one message."""
 
-    tag: Any
-    events: list[Any]
-    carrier: Carrier | None
+Broken = tuple[Any, Exception]
+"""The tag of a subscription that cannot be served any more, and why."""
 
-
-class Dispatched(NamedTuple):
-    """What becomes of an emission: `taken` events of it, from its beginning; the rest is left over.
-
-    `skipped` are those of them that nobody gets: discarded, or wanted by no one. `broken`:
-    subscriptions that cannot be served any more, and why.
-    """
-
-    deliveries: Sequence[Delivery]
-    taken: int
-    skipped: Sequence[Any] = ()
-    broken: Sequence[tuple[Any, Exception]] = ()
+Dispatched = tuple[Sequence[Delivery], int, Sequence[Any], Sequence[Broken]]
+"""What becomes of an emission: deliveries; how many events of it were taken, from its beginning (the
+rest is left over); those of them that nobody gets; subscriptions that broke. A plain tuple: one is
+made for every emission."""
 
 
 class Dispatcher(Protocol):
-    """Shares a producer's events among its consumers. `name` it in errors by its class."""
+    """Shares a producer's events among its consumers. Derive from `Plain` what holds nothing back.
+
+    Attributes:
+        holds: whether `backlog` can ever be above 0.
+        warned: whether `warnings` has something.
+    """
+
+    holds: bool
+    warned: bool
 
     @property
     def room(self) -> int:
@@ -120,9 +119,15 @@ class AlreadySubscribed(ConfigError):
 class Plain:
     """What dispatchers have in common that hold nothing back."""
 
-    backlog = 0
+    holds: bool = False
+    warned: bool = False
     known: frozenset[str] = frozenset()
     """The options of a subscription that it understands."""
+
+    @property
+    def backlog(self) -> int:
+        """Nothing is held back."""
+        return 0
 
     def check(self, options: Options) -> None:
         """Nothing but what it knows."""
@@ -166,7 +171,10 @@ class DemandDispatcher(Plain):
         self._options = (shuffle, max_demand)
         self._shuffle = shuffle
         self._max = max_demand
-        self._open: list[tuple[int, Any]] = []  # descending; equal ones in the order of asking
+        # In descending order, equal ones in the order of asking. Where there is one alone, `room` is
+        # its demand, and what stands here is not kept up to date: the common case, and the fastest.
+        self._open: list[tuple[int, Any]] = []
+        self._alone = False
         self._warnings: list[str] = []
         self.room = 0
 
@@ -177,47 +185,65 @@ class DemandDispatcher(Plain):
 
     def subscribe(self, tag: Any, options: Options) -> None:
         """Last in the order, without demand."""
+        if self._alone:
+            self._open[0] = (self.room, self._open[0][1])
         self._open.append((0, tag))
+        self._alone = len(self._open) == 1
 
     def ask(self, tag: Any, demand: int) -> Sequence[Delivery]:
         """Count it, and find its new place."""
+        self.room += demand
         if self._max is None:
             self._max = demand
         elif demand > self._max:
-            self._warn(tag, demand)
-        self._place(self._remove(tag) + demand, tag)
-        self.room += demand
+            self._warn(demand)
+        if not self._alone:
+            self._place(self._remove(tag) + demand, tag)
         return ()
 
     def cancel(self, tag: Any) -> Sequence[Piece]:
         """Its open demand goes with it."""
+        if self._alone:
+            self._open[0] = (self.room, self._open[0][1])
         self.room -= self._remove(tag)
+        self._alone = len(self._open) == 1
+        if self._alone:
+            self._open[0] = (self.room, self._open[0][1])
         return ()
 
     def dispatch(self, events: list[Any], carrier: Carrier | None) -> Dispatched:
         """To the one with the largest demand first."""
+        count = len(events)
+        if self._alone and count <= self.room:
+            self.room -= count
+            return ((self._open[0][1], events, carrier),), count, (), ()
+        return self._dispatch(events, count, carrier)
+
+    def _dispatch(self, events: list[Any], count: int, carrier: Carrier | None) -> Dispatched:
+        if self._alone:
+            self._open[0] = (self.room, self._open[0][1])
         if self._shuffle:
             self._reorder()
-        count, taken = len(events), 0
+        taken = 0
         deliveries: list[Delivery] = []
         while taken < count and self._open and self._open[0][0]:
             demand, tag = self._open.pop(0)
             size = min(demand, count - taken)
             part = events if size == count else events[taken : taken + size]
-            deliveries.append(Delivery(tag, part, carrier))
+            deliveries.append((tag, part, carrier))
             self._place(demand - size, tag)
             taken += size
         self.room -= taken
-        return Dispatched(deliveries, taken)
+        return deliveries, taken, (), ()
 
     def warnings(self) -> Sequence[str]:
         """Of asks above the maximum."""
-        warnings, self._warnings = self._warnings, []
+        warnings, self._warnings, self.warned = self._warnings, [], False
         return warnings
 
     def open_demand(self) -> list[int]:
         """The open demands, in the order in which they would be served."""
-        return [demand for demand, _ in self._open]
+        return [self.room] if self._alone else [demand for demand, _ in self._open]
 
     def _remove(self, tag: Any) -> int:
         for index, (demand, one) in enumerate(self._open):
@@ -250,7 +276,8 @@ class DemandDispatcher(Plain):
             ((by_tag[id(tag)], tag) for tag in tags), key=lambda entry: entry[0], reverse=True
         )
 
-    def _warn(self, tag: Any, demand: int) -> None:
+    def _warn(self, demand: int) -> None:
+        self.warned = True
         self._warnings.append(
             f"a consumer asked for {demand} events at once, above the maximum of {self._max} that "
             f"the others keep to: it gets more than its share; give all of them one max_demand, "
@@ -312,7 +339,7 @@ class RoundRobinDispatcher(Plain):
                 self._open[tag] -= size
                 taken += size
         self.room -= taken
-        return Dispatched([Delivery(tag, part, carrier) for tag, part in shares.items()], taken)
+        return [(tag, part, carrier) for tag, part in shares.items()], taken, (), ()
 
 
 def _scattered(tag: Tag) -> int:

@@ -36,13 +36,23 @@ class Outlet:
     """
 
     __slots__ = (
-        *("_asks", "accumulating", "asked", "broken", "buffer", "delivered", "dispatcher"),
+        *(
+            "_asks",
+            "_holds",
+            "accumulating",
+            "asked",
+            "broken",
+            "buffer",
+            "delivered",
+            "dispatcher",
+        ),
         *("emitted", "infos", "outstanding", "overflow", "rare", "skipped"),
     )
 
     def __init__(self, dispatcher: Dispatcher, buffer: Buffer, *, accumulate: bool = False) -> None:
         self.dispatcher = dispatcher
         self.buffer = buffer
+        self._holds = dispatcher.holds
         self.accumulating = accumulate
         self._asks: deque[int] = deque()
         self.outstanding = 0  # what the program was asked for, and has not emitted
@@ -65,10 +75,13 @@ class Outlet:
     def ask(self, tag: Any, demand: int) -> Sequence[Delivery]:
         """A consumer asks; what is there goes to it at once."""
         self.asked += demand
-        deliveries = self.dispatcher.ask(tag, demand)
-        self._collect()
-        if deliveries:
-            self.delivered += sum(len(delivery.events) for delivery in deliveries)
+        dispatcher = self.dispatcher
+        deliveries = dispatcher.ask(tag, demand)
+        if self._holds:
+            self._collect()
+            self.delivered += sum(len(events) for _, events, _ in deliveries)
+        if dispatcher.warned:
+            self.rare = True
         if self.buffer.count and not self.accumulating:
             return [*deliveries, *self.serve()]
         return deliveries
@@ -83,7 +96,8 @@ class Outlet:
         """The program emits *events*; behind all that was emitted before."""
         count = len(events)
         self.emitted += count
-        self.outstanding = max(0, self.outstanding - count)
+        left = self.outstanding - count
+        self.outstanding = max(0, left)
         if self.accumulating or self.buffer.count:
             self._store(events, carrier, apart=self.accumulating)
             return () if self.accumulating else self.serve()

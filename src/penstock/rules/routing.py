@@ -78,6 +78,7 @@ class PartitionDispatcher(Plain):
         ConfigError: no partition, one named twice, names without `hash`, or both functions.
     """
 
+    holds = True
     known = frozenset({"partition"})
 
     def __init__(
@@ -88,7 +89,9 @@ class PartitionDispatcher(Plain):
         hash: Callable[[Any], Partition | Route | None] | None = None,
     ) -> None:
         counted = isinstance(partitions, int)
-        names = list(range(partitions)) if isinstance(partitions, int) else list(partitions)
+        names: list[Partition] = [
+            *(range(partitions) if isinstance(partitions, int) else partitions)
+        ]
         _check(names, counted=counted, key=key, hash=hash)
         self._options = (names if not counted else len(names), key, hash)
         self._lanes: dict[Partition, _Lane] = {name: _Lane() for name in names}
@@ -96,7 +99,12 @@ class PartitionDispatcher(Plain):
         self._hash = hash or _hashed(len(names), key)
         self._released: list[Any] = []
         self._open = 0
-        self.backlog = 0
+        self._held = 0
+
+    @property
+    def backlog(self) -> int:
+        """What is held, over all partitions."""
+        return self._held
 
     @property
     def room(self) -> int:
@@ -151,8 +159,8 @@ class PartitionDispatcher(Plain):
                 events = events[:demand]
             demand -= len(events)
             lane.held -= len(events)
-            self.backlog -= len(events)
-            deliveries.append(Delivery(tag, events, carrier))
+            self._held -= len(events)
+            deliveries.append((tag, events, carrier))
         if not lane.pieces:
             self._let_out(lane)
         lane.open += demand
@@ -186,7 +194,7 @@ class PartitionDispatcher(Plain):
             lane.batch.append(event)
             room -= 1
         deliveries = [found for lane in touched.values() if (found := self._flush(lane, carrier))]
-        return Dispatched(deliveries, taken, skipped)
+        return deliveries, taken, skipped, ()
 
     def pin(self, info: Any) -> bool:
         """Waits for every partition that has a consumer and something held for it."""
@@ -207,7 +215,7 @@ class PartitionDispatcher(Plain):
         for lane in self._lanes.values():
             lane.pieces.clear()
             lane.held = 0
-        self.backlog = 0
+        self._held = 0
         return pieces
 
     def _flush(self, lane: _Lane, carrier: Carrier | None) -> Delivery | None:
@@ -219,8 +227,8 @@ class PartitionDispatcher(Plain):
         if later:
             lane.pieces.append(Piece(later, carrier))
             lane.held += len(later)
-            self.backlog += len(later)
-        return Delivery(lane.tag, now, carrier) if now else None
+            self._held += len(later)
+        return (lane.tag, now, carrier) if now else None
 
     def _let_out(self, lane: _Lane) -> None:
         infos, lane.infos = lane.infos, []

@@ -1,7 +1,46 @@
-"""Stages: back-pressured producers and consumers within a program; see `Topology`."""
+"""Stages: back-pressured producers and consumers within a program.
 
+    async with Topology() as topology:
+        numbers = topology.start(Numbers())
+        double = topology.start(Double(), subscribe_to=numbers)
+        topology.start(Store(), subscribe_to=double.with_options(max_demand=100))
+        await topology.wait()
+
+A consumer asks for events, and a producer gives no more than it was asked for. First to read:
+`stage` for what one writes, `topology` for what runs it, `protocol` for what goes between.
+"""
+
+from penstock.rules.broadcast import BroadcastDispatcher
+from penstock.rules.dispatch import DemandDispatcher, Dispatcher, RoundRobinDispatcher
+from penstock.rules.routing import PartitionDispatcher, Route
+from penstock.stages.calls import Call, Receipt
 from penstock.stages.handle import StageHandle, To
 from penstock.stages.protocol import Reason, SubscribeOptions
 from penstock.stages.stage import LATER, Consumer, Producer, ProducerConsumer, Stage
-from penstock.stages.subscription import Subscription
+from penstock.stages.statistics import StageStatistics
+from penstock.stages.subscription import Subscription, SubscriptionStatistics
 from penstock.stages.topology import Topology
+
+__all__ = [
+    "LATER",
+    "BroadcastDispatcher",
+    "Call",
+    "Consumer",
+    "DemandDispatcher",
+    "Dispatcher",
+    "PartitionDispatcher",
+    "Producer",
+    "ProducerConsumer",
+    "Reason",
+    "Receipt",
+    "RoundRobinDispatcher",
+    "Route",
+    "Stage",
+    "StageHandle",
+    "StageStatistics",
+    "SubscribeOptions",
+    "Subscription",
+    "SubscriptionStatistics",
+    "To",
+    "Topology",
+]

@@ -7,7 +7,8 @@ Invariants  those of a producer in `protocol`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import ConfigError, StageError
@@ -37,7 +38,10 @@ _NUDGE = Nudge()
 class GivingSide:
     """What a producer or producer-consumer does for its consumers."""
 
-    __slots__ = ("_nudged", "_produces", "_runner", "_stage", "consumers", "discarded", "outlet")
+    __slots__ = (
+        *("_handle", "_nudged", "_produces", "_runner", "_stage", "calls", "consumers"),
+        *("discarded", "outlet", "seconds"),
+    )
 
     def __init__(self, runner: Runner, stage: Giving[Any]) -> None:
         self._runner = runner
@@ -50,8 +54,10 @@ class GivingSide:
         )
         self.consumers: dict[Tag, Subscription] = {}
         self._produces = isinstance(stage, Producer)
+        self._handle: Any = stage.handle_demand if isinstance(stage, Producer) else None
         self._nudged = False
-        self.discarded = 0
+        self.discarded = self.calls = 0
+        self.seconds = 0.0
 
     # --- messages of consumers -------------------------------------------------------------------
 
@@ -79,24 +85,19 @@ class GivingSide:
             del self.consumers[tag]
             await self._refuse(subscription, error)
 
-    async def ask(self, message: Ask) -> None:
-        """A consumer has room."""
+    def ask(self, message: Ask) -> Awaitable[None] | None:
+        """A consumer has room. Returns what is to be awaited, if anything is."""
         tag, demand = message.tag, message.demand
         subscription = self.consumers.get(tag)
         if subscription is None:
             error = StageError(f"{self._runner.name} has no {tag!r}: it was never made, or is over")
             tag.consumer.send(Cancelled(tag, Reason("failed", error)))
-            return
+            return None
         subscription.asked += demand
-        outlet = self.outlet
-        deliveries = outlet.ask(tag, demand)
+        deliveries = self.outlet.ask(tag, demand)
         if deliveries:
             self._send(deliveries)
-        if self._produces:
-            if wanted := outlet.wanted():
-                await self._produce(wanted)
-        else:
-            await self._runner.pump()
+        return self.nudged()
 
     async def cancel(self, message: Cancel) -> None:
         """A consumer leaves."""
@@ -107,21 +108,24 @@ class GivingSide:
 
     def emit(self, events: list[Any], carrier: Carrier | None) -> None:
         """Hand *events* out, as far as they were asked for, and keep the rest."""
-        self._send(self.outlet.emit(events, carrier))
-        self._ask_again()
+        outlet, consumers = self.outlet, self.consumers
+        for tag, part, follows in outlet.emit(events, carrier):
+            consumers[tag].events += len(part)
+            tag.consumer.send(Events(tag, part, follows))
+        if outlet.rare or outlet.dispatcher.room > outlet.outstanding + outlet.buffer.count:
+            self._ask_again()
 
     def inform(self, info: Info) -> bool:
         """Let *info* out behind all that was emitted; False: it is due now."""
         return self.outlet.info(info.message)
 
-    async def nudged(self) -> None:
-        """See whether the program is to be asked for more."""
+    def nudged(self) -> Awaitable[None] | None:
+        """See whether the program is to be asked for more. Returns what is to be awaited."""
         self._nudged = False
         if self._produces:
-            if wanted := self.outlet.wanted():
-                await self._produce(wanted)
-        else:
-            await self._runner.pump()
+            wanted = self.outlet.wanted()
+            return self._produce(wanted) if wanted else None
+        return self._runner.pump()
 
     async def mode(self, message: Mode) -> None:
         """Accumulate, or forward."""
@@ -135,7 +139,8 @@ class GivingSide:
         else:
             self._send(self.outlet.forward())
             while wanted := self.outlet.wanted():
-                await self._produce(wanted)
+                if rest := self._produce(wanted):
+                    await rest
 
     async def tend(self) -> None:
         """Do what happens rarely: overflow, infos that are due, broken subscriptions."""
@@ -147,7 +152,7 @@ class GivingSide:
         overflow, infos, broken = outlet.overflow, outlet.infos, outlet.broken
         outlet.skipped, outlet.overflow, outlet.infos, outlet.broken = [], [], [], []
         for info in infos:
-            self._runner.post(Info(info, due=True))
+            self._runner.send(Info(info, due=True))
         for one in overflow:
             await self._dropped(one)
         for tag, error in broken:
@@ -180,21 +185,41 @@ class GivingSide:
             consumers[tag].events += len(events)
             tag.consumer.send(Events(tag, events, carrier))
 
-    async def _produce(self, wanted: int) -> None:
+    def _produce(self, wanted: int) -> Awaitable[None] | None:
+        """Ask the program for *wanted* events. Returns what is to be awaited, if anything is."""
         runner = self._runner
         if runner.finishing:
-            return
-        events = await runner.produce(wanted)
+            return None
+        started = perf_counter()
+        try:
+            events = self._handle(wanted)
+        except BaseException as error:
+            raise runner.failure("handle_demand", error) from error
+        finally:
+            self.calls += 1
+            self.seconds += perf_counter() - started
+        if type(events) is list:
+            if events:
+                self.emit(events, None)
+            return None
+        return self._produced(events) if events is not None else None
+
+    async def _produced(self, result: Any) -> None:
+        started = perf_counter()
+        try:
+            events = await self._runner.resolve(result, "handle_demand")
+        except BaseException as error:
+            raise self._runner.failure("handle_demand", error) from error
+        finally:
+            self.seconds += perf_counter() - started
         if events:
-            self._send(self.outlet.emit(events, None))
-            self._ask_again()
+            self.emit(events, None)
 
     def _ask_again(self) -> None:
-        """Where events were discarded, or left out by all, their demand is still open."""
-        outlet = self.outlet
-        if outlet.dispatcher.room > outlet.outstanding + outlet.buffer.count and not self._nudged:
+        """Come back: demand is still open where events were discarded, or left out by all."""
+        if not self._nudged:
             self._nudged = True
-            self._runner.post(_NUDGE)
+            self._runner.send(_NUDGE)
 
     async def _remove(self, tag: Tag, reason: Reason) -> None:
         """End a subscription: confirm, tell the program, then the dispatcher."""
@@ -220,7 +245,7 @@ class GivingSide:
             if carrier:
                 carrier.fail(events, None)
         for info in overflow.infos:
-            self._runner.post(Info(info, due=True))
+            self._runner.send(Info(info, due=True))
         if await self._runner.hook("handle_discarded", count) is not False:
             self._runner.signal(
                 "events-dropped",

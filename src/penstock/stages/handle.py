@@ -169,10 +169,12 @@ class StageHandle(Generic[T]):
         self, to: To | Peer | str, replaces: tuple[Tag, Reason] | None, timeout: float
     ) -> Subscription:
         if not issubclass(self._kind, Consumer | ProducerConsumer):
-            raise ConfigError(f"{self.name} is a producer: it takes no events, and cannot subscribe")
+            raise ConfigError(
+                f"{self.name} is a producer: it takes no events, and cannot subscribe"
+            )
         producer, options = to_of(to)
         answer: asyncio.Future[Subscription] = asyncio.get_running_loop().create_future()
-        self.runner.post(Join(producer, options, answer, replaces))
+        self.runner.send(Join(producer, options, answer, replaces))
         async with asyncio.timeout(timeout):
             return await answer
 
@@ -197,17 +199,17 @@ class StageHandle(Generic[T]):
                 f"{self.name} was called from a callback of its own: it would wait for itself"
             )
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        runner.post(Call(request, answer))
+        runner.send(Call(request, answer))
         async with asyncio.timeout(timeout):
             return await answer
 
     def cast(self, request: Any) -> None:
         """Hand *request* to its `handle_cast`, and wait for nothing."""
-        self.runner.post(Cast(request))
+        self.runner.send(Cast(request))
 
     def info(self, message: Any) -> None:
         """Call its `handle_info` with *message*, after everything that is buffered now is served."""
-        self.runner.post(Info(message))
+        self.runner.send(Info(message))
 
     def demand(self, mode: Literal["forward", "accumulate"] | None = None) -> str:
         """Whether asks and events are passed on, or kept back; with *mode*: change it.
@@ -226,7 +228,7 @@ class StageHandle(Generic[T]):
         if mode is not None:
             if mode == "accumulate" and not issubclass(self._kind, Producer):
                 raise ConfigError(f"{self.name} takes events too: it cannot accumulate")
-            runner.post(Mode(mode == "accumulate"))
+            runner.send(Mode(mode == "accumulate"))
         return "accumulate" if runner.giving.outlet.accumulating else "forward"
 
     def stop(self, error: BaseException | None = None) -> None:
@@ -297,7 +299,9 @@ class StageHandle(Generic[T]):
 
     def __repr__(self) -> str:
         runner = self._run.runner
-        return f"<StageHandle {runner!r}>" if runner else f"<StageHandle {self.name!r}, not started>"
+        return (
+            f"<StageHandle {runner!r}>" if runner else f"<StageHandle {self.name!r}, not started>"
+        )
 
 
 def to_of(to: To | Peer | str) -> To:

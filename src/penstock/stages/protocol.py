@@ -196,7 +196,9 @@ class Subscribe(msgspec.Struct):
     replaces: tuple[Tag, Reason] | None = None
 
 
-class Ask(msgspec.Struct):
+# Not tracked by the garbage collector: they are made for every batch, and are never part of a cycle
+# once they have left an inbox.
+class Ask(msgspec.Struct, gc=False):
     """`demand` more events may be sent; above 0."""
 
     tag: Tag
@@ -210,7 +212,7 @@ class Cancel(msgspec.Struct):
     reason: Reason
 
 
-class Events(msgspec.Struct):
+class Events(msgspec.Struct, gc=False):
     """Events, in order. The list is the receiver's, the events are shared."""
 
     tag: Tag

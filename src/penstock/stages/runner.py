@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
-from time import perf_counter
 from typing import Any, cast
 
 from penstock.errors import StageError
@@ -35,7 +34,7 @@ from penstock.stages.protocol import (
     Reason,
     Subscribe,
 )
-from penstock.stages.stage import LATER, Consumer, Giving, Producer, ProducerConsumer, Stage
+from penstock.stages.stage import LATER, Consumer, Giving, ProducerConsumer, Stage
 from penstock.stages.statistics import StageStatistics
 from penstock.stages.subscription import Subscription
 from penstock.stages.taking import TakingSide, drop
@@ -58,7 +57,7 @@ class Runner:
 
     __slots__ = (
         *("_changed", "_inbox", "_joins", "_observers", "_over_waiters", "_task", "_waiter"),
-        *("calls", "ended", "ending", "find", "finishing", "giving", "lost", "name", "seconds"),
+        *("ended", "ending", "find", "finishing", "giving", "lost", "name"),
         *("stage", "taking", "trace"),
     )
 
@@ -84,7 +83,6 @@ class Runner:
         self._changed = changed
         self._inbox: deque[Message | Internal] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self.calls, self.seconds = 0, 0.0
         self.giving = GivingSide(self, stage) if isinstance(stage, Giving) else None
         self.taking = (
             TakingSide(self, cast("Consumer[Any]", stage))
@@ -93,16 +91,12 @@ class Runner:
         )
         self._task: asyncio.Task[Any] | None = None
         self._over_waiters: list[asyncio.Future[Reason]] = []
-        stage._runner = self  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        stage._runner = self  # pyright: ignore[reportPrivateUsage]
 
     # --- the inbox -------------------------------------------------------------------------------
 
-    def send(self, message: Message) -> None:
-        """Take a message of the protocol in."""
-        self.post(message)
-
-    def post(self, message: Message | Internal) -> None:
-        """Put *message* behind all others."""
+    def send(self, message: Message | Internal) -> None:
+        """Put *message* behind all others. Never waits, never raises."""
         if self.ended is not None:
             self._late(message)
             return
@@ -146,11 +140,13 @@ class Runner:
             message = inbox.popleft()
             kind = type(message)
             if kind is Events and taking is not None:
-                await taking.events(cast("Events", message))
+                rest = taking.events(cast("Events", message))
             elif kind is Ask and giving is not None:
-                await giving.ask(cast("Ask", message))
+                rest = giving.ask(cast("Ask", message))
             else:
-                await self._unusual(message)
+                rest = self._unusual(message)
+            if rest is not None:  # awaited only where something waits: most callbacks do not
+                await rest
             if giving is not None and giving.outlet.rare:
                 await giving.tend()
             turn += 1
@@ -193,7 +189,8 @@ class Runner:
             case Cancel() if giving is not None:
                 await giving.cancel(message)
             case Nudge() if giving is not None:
-                await giving.nudged()
+                if rest := giving.nudged():
+                    await rest
             case Mode() if giving is not None:
                 await giving.mode(message)
             case _:
@@ -240,36 +237,10 @@ class Runner:
 
     # --- what the two sides and the stage itself ask for -----------------------------------------
 
-    def may_handle(self) -> bool:
-        """Whether events that come now may be handled at once."""
-        if self.giving is None:
-            return True
-        taking = cast("TakingSide", self.taking)
-        return not taking.queue and self.giving.outlet.dispatcher.room > 0
-
-    def may_pump(self) -> bool:
-        """Whether there is demand for what would come of the events that wait."""
-        return self.giving is None or self.giving.outlet.dispatcher.room > 0
-
-    async def pump(self) -> None:
-        """Demand came: go on with what waits."""
-        if self.taking is not None and self.taking.queue:
-            await self.taking.pump()
-
-    async def produce(self, demand: int) -> list[Any] | None:
-        """Ask the program for *demand* events."""
-        handle = cast("Producer[Any]", self.stage).handle_demand
-        started = perf_counter()
-        try:
-            events = handle(demand)
-            if events is not None and type(events) is not list:
-                events = await self.resolve(events, "handle_demand")
-        except BaseException as error:
-            raise self.failure("handle_demand", error) from error
-        finally:
-            self.calls += 1
-            self.seconds += perf_counter() - started
-        return cast("list[Any] | None", events)
+    def pump(self) -> Awaitable[None] | None:
+        """Demand came: go on with what waits. Returns what is to be awaited, if anything is."""
+        taking = self.taking
+        return taking.pump() if taking is not None and taking.queue else None
 
     async def hook(self, name: str, *arguments: Any) -> Any:
         """Call one of the rarer callbacks."""
@@ -327,7 +298,7 @@ class Runner:
 
     def inform(self, message: Any) -> None:
         """Post an info to the stage itself."""
-        self.post(Info(message))
+        self.send(Info(message))
 
     def unhandled(self, hook: str, message: Any) -> None:
         """A message came that the stage has no callback for."""
@@ -403,8 +374,10 @@ class Runner:
     def exhausted(self) -> bool:
         """Whether it had producers, has none any more, and has handled all that they sent."""
         taking = self.taking
-        return taking is not None and taking.had_sources and not (
-            taking.sources or taking.queue or self._inbox
+        return (
+            taking is not None
+            and taking.had_sources
+            and not (taking.sources or taking.queue or self._inbox)
         )
 
     def statistics(self) -> StageStatistics:
@@ -423,8 +396,8 @@ class Runner:
             buffered=giving.outlet.waiting if giving else 0,
             queued=taking.queued if taking else 0,
             discarded=giving.discarded if giving else 0,
-            calls=self.calls + (taking.calls if taking else 0),
-            seconds=self.seconds + (taking.seconds if taking else 0.0),
+            calls=sum(side.calls for side in (giving, taking) if side),
+            seconds=sum(side.seconds for side in (giving, taking) if side),
             subscriptions=tuple(one.statistics() for one in self.subscriptions),
         )
 

@@ -157,9 +157,7 @@ class Producer(Giving[Out]):
 
     demand: Literal["forward", "accumulate"] = "forward"
 
-    def handle_demand(
-        self, demand: int
-    ) -> Sequence[Out] | Awaitable[Sequence[Out] | None] | None:
+    def handle_demand(self, demand: int) -> Sequence[Out] | Awaitable[Sequence[Out] | None] | None:
         """Consumers have asked for *demand* more events.
 
         Called once for what was asked: who cannot serve it now, must remember it, and `emit` later.

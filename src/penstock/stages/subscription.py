@@ -88,7 +88,9 @@ class Subscription:
 
     def statistics(self) -> SubscriptionStatistics:
         """What has come, or gone, so far."""
-        open_demand = self.demand.pending if self.peer_is == "producer" else self.asked - self.events
+        open_demand = (
+            self.demand.pending if self.peer_is == "producer" else self.asked - self.events
+        )
         return SubscriptionStatistics(
             self.tag.number, self.peer_is, self.peer.name, self.asked, self.events, open_demand
         )

@@ -141,7 +141,9 @@ class Supervisor:
         elif failed and spec.restart == "never":
             self._fail(_failure(spec, reason.error))
         elif failed:
-            self._signal(spec, "stage-failed", f"{spec.name} failed, and is not restarted: {reason}")
+            self._signal(
+                spec, "stage-failed", f"{spec.name} failed, and is not restarted: {reason}"
+            )
 
     def _restart(self, spec: Spec) -> None:
         assert spec.runner is not None
@@ -184,7 +186,7 @@ class Supervisor:
                     continue
                 for to in other.joins:
                     if to.producer in (spec.handle, spec.name):
-                        other.runner.post(Join(to.producer, to.options))
+                        other.runner.send(Join(to.producer, to.options))
 
     def _fail(self, error: StageError) -> None:
         if self._failure is None and self._group is not None:

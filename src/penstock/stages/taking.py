@@ -9,12 +9,13 @@ Invariants  those of a consumer in `protocol`; and of a producer-consumer: event
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import DemandExceeded, StageError, SubscriptionCancelled
 from penstock.rules.demand import Demand
-from penstock.rules.trace import Carrier
+from penstock.rules.trace import Carrier, Trace
 from penstock.stages.calls import Info, Join, Missing
 from penstock.stages.protocol import (
     Cancel,
@@ -40,9 +41,7 @@ class TakingSide:
         *("seconds", "sources"),
     )
 
-    def __init__(
-        self, runner: Runner, stage: Consumer[Any] | ProducerConsumer[Any, Any]
-    ) -> None:
+    def __init__(self, runner: Runner, stage: Consumer[Any] | ProducerConsumer[Any, Any]) -> None:
         self._runner = runner
         self._handle: Any = stage.handle_events
         self.sources: dict[Tag, Subscription] = {}
@@ -78,19 +77,23 @@ class TakingSide:
             subscription.send_ask(join.options.max_demand)
         return subscription
 
-    async def events(self, message: Events) -> None:
-        """Handle a message of events, or queue it until there is demand."""
+    def events(self, message: Events) -> Awaitable[None] | None:
+        """Handle a message of events, or queue it until there is demand.
+
+        Returns what is to be awaited, if anything is.
+        """
         source = self.sources.get(message.tag)
         if source is None:
             self._unknown(message)
-            return
+            return None
         count = len(message.events)
         source.events += count
         self.received += count
-        if self._runner.may_handle():
-            await self._handle_message(source, message)
-        else:
+        giving = self._runner.giving
+        if giving is not None and (self.queue or giving.outlet.dispatcher.room <= 0):
             self.queue.append(message)
+            return None
+        return self._handle_message(source, message)
 
     async def cancelled(self, message: Cancelled) -> None:
         """A subscription has ended; a producer-consumer first handles what came before."""
@@ -99,22 +102,42 @@ class TakingSide:
         else:
             await self._end_source(message)
 
-    async def pump(self) -> None:
-        """Go on with what is queued, as long as there is demand."""
+    def pump(self) -> Awaitable[None] | None:
+        """Go on with what is queued, as long as there is demand. Returns what is to be awaited."""
         queue, runner = self.queue, self._runner
-        while queue and not runner.ending and (type(queue[0]) is not Events or runner.may_pump()):
-            entry = queue.popleft()
-            if type(entry) is Events:
-                # Its source may have ended behind it; the events are handled all the same.
-                source = self.sources.get(entry.tag)
-                if source is not None:
-                    await self._handle_message(source, entry)
-                else:
-                    self._unknown(entry)
-            elif type(entry) is Cancelled:
+        while queue and not runner.ending:
+            entry = queue[0]
+            if type(entry) is not Events:
+                return self._pump()
+            if runner.giving is not None and runner.giving.outlet.dispatcher.room <= 0:
+                return None
+            queue.popleft()
+            rest = self._handle_queued(entry)
+            if rest is not None:
+                return self._pump(rest)
+        return None
+
+    async def _pump(self, rest: Awaitable[None] | None = None) -> None:
+        """The same, where something is to be awaited on the way."""
+        while rest is not None:
+            await rest
+            rest = self.pump()
+        if self.queue and type(self.queue[0]) is not Events and not self._runner.ending:
+            entry = self.queue.popleft()
+            if type(entry) is Cancelled:
                 await self._end_source(entry)
             elif type(entry) is Info:
-                await runner.informed(entry)
+                await self._runner.informed(entry)
+            if rest := self.pump():
+                await rest
+
+    def _handle_queued(self, entry: Events) -> Awaitable[None] | None:
+        # Its source may have ended behind it; the events are handled all the same.
+        source = self.sources.get(entry.tag)
+        if source is not None:
+            return self._handle_message(source, entry)
+        self._unknown(entry)
+        return None
 
     def end(self, reason: Reason) -> int:
         """Leave all producers, and drop what was not handled; how many events that is."""
@@ -132,46 +155,85 @@ class TakingSide:
 
     # --- helpers ---------------------------------------------------------------------------------
 
-    async def _handle_message(self, source: Subscription, message: Events) -> None:
+    def _handle_message(self, source: Subscription, message: Events) -> Awaitable[None] | None:
+        """The common case: one call that does not wait. Returns what is to be awaited, if not."""
+        events = message.events
+        if not events:
+            return None
+        ask = source.demand.whole(len(events))
+        if ask < 0:
+            return self._handle_slices(source, message)
+        rest = self._call(events, source, message.carrier)
+        if rest is not None:
+            return self._handle_rest(rest, source, ask)
+        if ask and not self._runner.ending:
+            source.send_ask(ask)
+        return None
+
+    async def _handle_rest(self, rest: Awaitable[None], source: Subscription, ask: int) -> None:
+        await rest
+        if ask and not self._runner.ending:
+            source.send_ask(ask)
+
+    async def _handle_slices(self, source: Subscription, message: Events) -> None:
         events, carrier = message.events, message.carrier
         start, count = 0, len(events)
-        if not count:
-            return
         for size, ask in source.demand.received(count):
             chunk = events if size == count else events[start : start + size]
             start += size
-            await self._call(chunk, source, carrier)
+            if (rest := self._call(chunk, source, carrier)) is not None:
+                await rest
             if self._runner.ending:
-                drop(Events(message.tag, events[start:], carrier), None)
-                self._runner.lost += count - start
+                self._runner.lost += drop(Events(message.tag, events[start:], carrier), None)
                 return
             if ask:
                 source.send_ask(ask)
         if source.demand.excess and not source.ending:
             self._exceeded(source)
 
-    async def _call(self, chunk: list[Any], source: Subscription, carrier: Carrier | None) -> None:
-        """One call of the program, and what follows from it."""
+    def _call(
+        self, chunk: list[Any], source: Subscription, carrier: Carrier | None
+    ) -> Awaitable[None] | None:
+        """One call of the program, and what follows from it. Returns what is to be awaited."""
         runner = self._runner
         runner.trace = trace = carrier.begin(chunk) if carrier is not None else None
         started = perf_counter()
         try:
             result = self._handle(chunk, source)
             if result is not None and type(result) is not list:
-                result = await runner.resolve(result, "handle_events")
-            self.calls += 1
-            self.handled += len(chunk)
-            if result:
-                runner.give(result, trace)
+                return self._called(result, len(chunk), trace)
+            self._done(result, len(chunk), trace)
         except BaseException as error:
-            if trace is not None:
-                trace.fail(chunk, error if isinstance(error, Exception) else None)
-            raise runner.failure("handle_events", error) from error
+            raise self._failed(error, trace) from error
         finally:
             self.seconds += perf_counter() - started
-            runner.trace = None
+        return None
+
+    async def _called(self, result: Any, count: int, trace: Trace | None) -> None:
+        """The rest of a call that waits."""
+        started = perf_counter()
+        try:
+            events = await self._runner.resolve(result, "handle_events")
+            self._done(events, count, trace)
+        except BaseException as error:
+            raise self._failed(error, trace) from error
+        finally:
+            self.seconds += perf_counter() - started
+
+    def _done(self, result: list[Any] | None, count: int, trace: Trace | None) -> None:
+        self.calls += 1
+        self.handled += count
+        if result:
+            self._runner.give(result, trace)
         if trace is not None:
-            trace.close(len(chunk))
+            self._runner.trace = None
+            trace.close(count)
+
+    def _failed(self, error: BaseException, trace: Trace | None) -> BaseException:
+        self._runner.trace = None
+        if trace is not None:
+            trace.fail((), error if isinstance(error, Exception) else None)
+        return self._runner.failure("handle_events", error)
 
     async def _end_source(self, message: Cancelled) -> None:
         subscription = self.sources.pop(message.tag, None)
@@ -223,7 +285,9 @@ class TakingSide:
         found = self._runner.find(producer)
         if found is not None:
             return found
-        error = StageError(f"{self._runner.name} subscribes to {producer!r}: no stage has that name")
+        error = StageError(
+            f"{self._runner.name} subscribes to {producer!r}: no stage has that name"
+        )
         return Missing(str(producer), Reason("failed", error, down=True))
 
 

@@ -81,7 +81,7 @@ class Topology:
         restart: Restart = ...,
         shutdown: float | None = ...,
         dispatcher: Dispatcher | EllipsisType = ...,
-        buffer_size: int | None | EllipsisType = ...,
+        buffer_size: int | EllipsisType | None = ...,
         buffer_keep: Keep | EllipsisType = ...,
         demand: Literal["forward", "accumulate"] | EllipsisType = ...,
     ) -> StageHandle[Out]: ...
@@ -261,7 +261,7 @@ def _check_run(stage: Stage, restart: str, shutdown: float | None) -> None:
         raise ConfigError(f"restart must be one of {', '.join(RESTARTS)}; got {restart!r}")
     if shutdown is not None and not shutdown >= 0:
         raise ConfigError(f"shutdown must be 0 seconds or more, or None; got {shutdown!r}")
-    if stage._runner is not None:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    if stage._runner is not None:  # pyright: ignore[reportPrivateUsage]
         raise ConfigError(f"{type(stage).__name__}(…) has been started already: make another one")
 
 
@@ -302,7 +302,8 @@ def check_giving(stage: Giving[Any]) -> None:
         raise ConfigError(f"demand must be 'forward' or 'accumulate'; got {stage.demand!r}")
     dispatcher: object = stage.dispatcher
     if dispatcher is not None and not (
-        hasattr(dispatcher, "dispatch") and hasattr(dispatcher, "fresh")
+        hasattr(dispatcher, "dispatch")
+        and hasattr(dispatcher, "fresh")
         and not isinstance(dispatcher, type)
     ):
         raise ConfigError(

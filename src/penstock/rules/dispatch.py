@@ -45,9 +45,9 @@ Broken = tuple[Any, Exception]
 """The tag of a subscription that cannot be served any more, and why."""
 
 Dispatched = tuple[Sequence[Delivery], int, Sequence[Any], Sequence[Broken]]
-"""What becomes of an emission: deliveries; how many events of it were taken, from its beginning (the
-rest is left over); those of them that nobody gets; subscriptions that broke. A plain tuple: one is
-made for every emission."""
+"""What becomes of an emission: deliveries; how many events of it were taken, from its beginning;
+those of them that nobody gets; subscriptions that broke. A plain tuple: one is made for every
+emission."""
 
 
 class Dispatcher(Protocol):
@@ -171,8 +171,8 @@ class DemandDispatcher(Plain):
         self._options = (shuffle, max_demand)
         self._shuffle = shuffle
         self._max = max_demand
-        # In descending order, equal ones in the order of asking. Where there is one alone, `room` is
-        # its demand, and what stands here is not kept up to date: the common case, and the fastest.
+        # In descending order, equal ones in the order of asking. Where there is one alone, `room`
+        # is its demand, and what stands here is not kept up to date: so the common case is fast.
         self._open: list[tuple[int, Any]] = []
         self._alone = False
         self._warnings: list[str] = []

@@ -1,6 +1,6 @@
 """The producing side of a stage: its dispatcher, its buffer, and what it was asked for.
 
-Does        say, after every step, who gets which events, and how much the program is to be asked for.
+Does        say, after every step, who gets which events, and how much the program is asked for.
 Does not    call the program, send, or wait: the runner does, in the order that it is told.
 Invariants  1. what lies in the buffer is handed out before anything newer, whoever comes or goes.
             2. the program is asked once for what consumers have asked for: demand of one that left
@@ -150,7 +150,7 @@ class Outlet:
         return net
 
     def forward(self) -> Sequence[Delivery]:
-        """End accumulating: hand out what was emitted; `wanted`, called until 0, replays the asks."""
+        """End accumulating: hand out what was emitted. Then `wanted`, until 0, replays the asks."""
         self.accumulating = False
         return self.serve()
 

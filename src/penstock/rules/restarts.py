@@ -17,8 +17,8 @@ Strategy = Literal["one_for_one", "rest_for_one", "one_for_all"]
 STRATEGIES: Final = ("one_for_one", "rest_for_one", "one_for_all")
 
 Restart = Literal["permanent", "transient", "temporary", "never"]
-"""Whether a stage that ended starts again: always; if it failed; never, and its failure is signalled;
-never, and its failure fails the topology."""
+"""Whether a stage that ended starts again: always; if it failed; never, and its failure is
+signalled; never, and its failure fails the topology."""
 RESTARTS: Final = ("permanent", "transient", "temporary", "never")
 
 T = TypeVar("T")

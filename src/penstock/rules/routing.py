@@ -111,12 +111,12 @@ class PartitionDispatcher(Plain):
         """What is open, and at most what the fullest partition could take if all were for it."""
         if not self._open:
             return 0
-        return min(self._open, min(lane.space for lane in self._lanes.values()))
+        return min(self._open, *(lane.space for lane in self._lanes.values()))
 
     def fresh(self) -> PartitionDispatcher:
         """A new one with the same options."""
-        partitions, key, hash = self._options
-        return PartitionDispatcher(partitions, key=key, hash=hash)
+        partitions, key, choose = self._options
+        return PartitionDispatcher(partitions, key=key, hash=choose)
 
     def check(self, options: Options) -> None:
         """`partition` must be one of ours."""

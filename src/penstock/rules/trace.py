@@ -2,14 +2,14 @@
 
 Does        count what is still on its way of what came out of one call, and say when it is done.
 Does not    know stages: whoever cuts, copies, drops or handles a list of events says so here.
-Invariants  1. an input is settled once: done, failed or returned, whichever is said first to be bad.
+Invariants  1. an input is settled once: done, or failed or returned as soon as that is known.
             2. done only when everything that it led to is done: the outputs of a call belong to all
                inputs of that call.
             3. no work per event, but for the outcomes themselves.
 
 Lists of events travel with a *carrier*: a `Fresh` until a handler has been called with them (so
-that each call is settled apart), the call's `Trace` from then on. Events that need no outcome travel
-with None.
+that each call is settled apart), the call's `Trace` from then on. Events that need no outcome
+travel with None.
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ from penstock.rules.dispatch import DemandDispatcher, Dispatcher, RoundRobinDisp
 from penstock.rules.routing import PartitionDispatcher, Route
 from penstock.stages.calls import Call, Receipt
 from penstock.stages.handle import StageHandle, To
+from penstock.stages.iterating import EventIterator, iterate
 from penstock.stages.protocol import Reason, SubscribeOptions
+from penstock.stages.sources import IterableStage, SourceStage, TargetStage
 from penstock.stages.stage import LATER, Consumer, Producer, ProducerConsumer, Stage
 from penstock.stages.statistics import StageStatistics
 from penstock.stages.subscription import Subscription, SubscriptionStatistics
@@ -28,6 +30,8 @@ __all__ = [
     "Consumer",
     "DemandDispatcher",
     "Dispatcher",
+    "EventIterator",
+    "IterableStage",
     "PartitionDispatcher",
     "Producer",
     "ProducerConsumer",
@@ -35,12 +39,15 @@ __all__ = [
     "Receipt",
     "RoundRobinDispatcher",
     "Route",
+    "SourceStage",
     "Stage",
     "StageHandle",
     "StageStatistics",
     "SubscribeOptions",
     "Subscription",
     "SubscriptionStatistics",
+    "TargetStage",
     "To",
     "Topology",
+    "iterate",
 ]

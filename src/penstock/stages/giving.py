@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from penstock.errors import ConfigError, StageError
 from penstock.rules.buffer import Buffer, Overflow
@@ -200,7 +200,7 @@ class GivingSide:
             self.seconds += perf_counter() - started
         if type(events) is list:
             if events:
-                self.emit(events, None)
+                self.emit(cast("list[Any]", events), None)
             return None
         return self._produced(events) if events is not None else None
 

@@ -96,8 +96,8 @@ class StageHandle(Generic[T]):
             min_demand: ask for more when so few of them are left, 0 to ``max_demand - 1``; None:
                 half. 0: only when all are handled; ``max_demand - 1``: after each event.
             cancel: what the subscriber does when this stage ends: see `Reason`.
-            extra: what this stage's dispatcher understands (``partition=``, ``selector=``), and what
-                its `handle_subscribe` looks at.
+            extra: what this stage's dispatcher understands (``partition=``, ``selector=``), and
+                what its `handle_subscribe` looks at.
 
         Raises:
             ConfigError: an option that is out of range, that can never be served, or that nobody
@@ -109,14 +109,14 @@ class StageHandle(Generic[T]):
 
     def check(self, options: SubscribeOptions) -> None:
         """Raise ConfigError where this stage could never serve a subscription with *options*."""
-        kind = self._kind
+        kind: type[Any] = self._kind
         if not issubclass(kind, Giving):
             raise ConfigError(f"{self.name} is a consumer: nothing can subscribe to it")
         runner = self._run.runner
         stage = runner.stage if runner else self._run.first
         dispatcher = (stage.dispatcher if isinstance(stage, Giving) else None) or DemandDispatcher()
         extra: Mapping[str, Any] = options.extra
-        if kind.handle_subscribe is not Stage.handle_subscribe:  # it may understand more
+        if _overrides(kind, "handle_subscribe"):  # it may understand more
             known = getattr(dispatcher, "known", extra)
             extra = {name: value for name, value in extra.items() if name in known}
         dispatcher.check(extra)
@@ -208,7 +208,7 @@ class StageHandle(Generic[T]):
         self.runner.send(Cast(request))
 
     def info(self, message: Any) -> None:
-        """Call its `handle_info` with *message*, after everything that is buffered now is served."""
+        """Call its `handle_info` with *message*, after everything that is buffered now."""
         self.runner.send(Info(message))
 
     def demand(self, mode: Literal["forward", "accumulate"] | None = None) -> str:
@@ -232,7 +232,7 @@ class StageHandle(Generic[T]):
         return "accumulate" if runner.giving.outlet.accumulating else "forward"
 
     def stop(self, error: BaseException | None = None) -> None:
-        """End it after the callback that is under way; what was not served is lost, and signalled."""
+        """End it after the callback under way; what was not served is dropped, and signalled."""
         self.runner.stop(Reason.of(error))
 
     def finish(self) -> None:
@@ -282,7 +282,7 @@ class StageHandle(Generic[T]):
         cancel: CancelMode = "permanent",
         **extra: Any,
     ) -> EventIterator[T]:
-        """Iterate over what it gives out: ``async for event in handle.events():``; see `iterate`."""
+        """Iterate over what it gives out: ``async for event in handle.events()``; see `iterate`."""
         from penstock.stages.iterating import iterate
 
         return iterate(
@@ -302,6 +302,10 @@ class StageHandle(Generic[T]):
         return (
             f"<StageHandle {runner!r}>" if runner else f"<StageHandle {self.name!r}, not started>"
         )
+
+
+def _overrides(kind: type[Any], callback: str) -> bool:
+    return getattr(kind, callback) is not getattr(Stage, callback)
 
 
 def to_of(to: To | Peer | str) -> To:

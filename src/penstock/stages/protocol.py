@@ -36,7 +36,7 @@ What a producer MUST and MAY do:
 - MUST answer_an_unknown_tag: answer Cancelled to an Ask with a tag that it does not know.
 - MUST ignore_a_cancel_of_an_unknown_tag: the subscription is over; it may have been told already.
 - MUST confirm_a_cancel: answer Cancelled, with the same reason, and send no event of it any more.
-- MUST replace_in_one_step: end what `replaces` names, if it knows it, before it accepts the new one.
+- MUST replace_in_one_step: end what `replaces` names, if it knows that, before it accepts the new.
 - MUST say_that_it_ends: send Cancelled, with a reason that is `down`, for each subscription, when
   it ends, for whatever reason, behind everything else that it has sent.
 - MUST outlive_its_consumers: go on when one leaves or fails.

@@ -2,7 +2,7 @@
 
 Does        take messages in, call the program's callbacks, name their failures, end in order.
 Does not    hold the protocol's rules (`giving`, `taking`), or watch others (`topology`).
-Invariants  1. one callback at a time, to its end; messages are handled in the order of their sending.
+Invariants  1. one callback at a time, to its end; messages are handled in the order of sending.
             2. sending never waits: demand alone bounds an inbox.
             3. what a stage has sent is in the other's inbox before the news of its end.
             4. what is dropped at the end is counted, signalled, and returned to its source.
@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from penstock.errors import StageError
 from penstock.observers import Observers
-from penstock.rules.trace import Trace
+from penstock.rules.trace import Carrier, Trace
 from penstock.signals import Kind, Signal
 from penstock.stages.calls import Call, Cast, Info, Internal, Join, Mode, Nudge, Receipt
 from penstock.stages.giving import GivingSide
@@ -83,7 +83,9 @@ class Runner:
         self._changed = changed
         self._inbox: deque[Message | Internal] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self.giving = GivingSide(self, stage) if isinstance(stage, Giving) else None
+        self.giving = (
+            GivingSide(self, cast("Giving[Any]", stage)) if isinstance(stage, Giving) else None
+        )
         self.taking = (
             TakingSide(self, cast("Consumer[Any]", stage))
             if isinstance(stage, Consumer | ProducerConsumer)
@@ -120,11 +122,15 @@ class Runner:
             reason = await self._serve()
         except asyncio.CancelledError:
             await self._end(SHUTDOWN, started)
+            if started:
+                await self._leave(SHUTDOWN)
             raise
         except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its stage
             failed = error if isinstance(error, StageError) else self.failure("the stage", error)
             reason = Reason("failed", failed)
         await self._end(reason, started)
+        if started:
+            await self._leave(reason)
 
     async def _serve(self) -> Reason:
         """Handle messages until the stage ends; why it does."""
@@ -258,11 +264,13 @@ class Runner:
         if isawaitable(result):
             result = await result
         if result is None or type(result) is list:
-            return result
+            return cast("list[Any] | None", result)
         return self.listed(result, hook)
 
     def listed(self, result: Any, hook: str) -> list[Any]:
         """*result* as a list, or StageError: it is no sequence of events."""
+        if self.giving is None:
+            raise self._gives_nothing(result)
         if isinstance(result, Sequence) and not isinstance(result, str | bytes | bytearray):
             return list(cast("Sequence[Any]", result))
         raise StageError(
@@ -273,24 +281,36 @@ class Runner:
     def give(self, events: list[Any], trace: Trace | None) -> None:
         """What a call of handle_events returned."""
         if self.giving is None:
-            raise StageError(
-                f"{self.name}: {type(self.stage).__name__}.handle_events must return None, as a "
-                f"consumer gives nothing out; got {_short(events)}"
-            )
+            raise self._gives_nothing(events)
         if trace is not None:
             trace.add(len(events))
         self.giving.emit(events, trace)
+
+    def _gives_nothing(self, result: Any) -> StageError:
+        return StageError(
+            f"{self.name}: {type(self.stage).__name__}.handle_events must return None, as a "
+            f"consumer gives nothing out; got {_short(result)} ({type(result).__name__})"
+        )
 
     def emit(self, events: Sequence[Any], of: Receipt | None) -> None:
         """The program emits events by itself."""
         if self.giving is None or self.ended is not None:
             raise StageError(f"{self.name} has ended: it can emit nothing any more")
-        several = events if type(events) is list else self.listed(events, "emit")
+        several = cast("list[Any]", events) if type(events) is list else self.listed(events, "emit")
         if several:
-            trace = of.trace if of is not None else self.trace
+            # A task of the stage's own may emit while a call is under way that is none of its.
+            own = self.trace if self.trace is not None and self.in_callback() else None
+            trace = own if of is None else of.trace
             if trace is not None:
                 trace.add(len(several))
             self.giving.emit(several, trace)
+
+    def supply(self, events: list[Any], carrier: Carrier | None) -> None:
+        """Events come from a task of the stage's own; where it has ended, they are returned."""
+        if self.giving is not None and self.ended is None:
+            self.giving.emit(events, carrier)
+        elif carrier is not None:
+            carrier.fail(events, None)
 
     def keep(self) -> Receipt:
         """Hold the outcome of the call that is under way."""
@@ -442,6 +462,15 @@ class Runner:
             if not waiter.done():
                 waiter.set_result(reason)
         self._changed(self)
+
+    async def _leave(self, reason: Reason) -> None:
+        """What the stage does when all others have been told: only its own resources are left."""
+        leave = getattr(self.stage, "handle_left", None)
+        if leave is not None:
+            try:
+                await leave(reason)
+            except Exception as error:  # noqa: BLE001 - the stage has ended; it is said all the same
+                self.signal("stage-failed", str(self.failure("handle_left", error)))
 
     def _late(self, message: Message | Internal, *, counted: bool = False) -> None:
         """Answer a message that comes when all is over."""

@@ -77,7 +77,7 @@ class Stage:
         self._running().unhandled("handle_cast", request)
 
     def handle_info(self, message: Any) -> Awaitable[None] | None:
-        """Somebody said `handle.info(message)`: everything that was there before has been served."""
+        """Somebody said `handle.info(message)`; all that was there before has been served."""
         self._running().unhandled("handle_info", message)
 
     # --- what a stage may do, in its callbacks ---------------------------------------------------

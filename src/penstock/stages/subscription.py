@@ -3,8 +3,8 @@
 Does        hold what this side knows of it, and let the program ask and cancel.
 Does not    decide: `giving` and `taking` do.
 Invariants  1. one object on each side; they share the tag alone.
-            2. asking and cancelling only send a message: they never wait, and may be called anywhere
-               on the event loop.
+            2. asking and cancelling only send a message: they never wait, and may be called from
+               anywhere on the event loop.
 """
 
 from __future__ import annotations

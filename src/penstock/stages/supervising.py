@@ -1,6 +1,6 @@
 """What keeps a topology's stages running: their tasks, their restarts, their end.
 
-Does        make runners, watch their ends, restart by the rules, close in order, collapse on failure.
+Does        make runners, watch their ends, restart by the rules, close in order, collapse.
 Does not    decide who restarts with whom (`rules.restarts`), or talk to users (`topology`).
 Invariants  1. every runner has one task, in one task group.
             2. a stage that restarts alone is running anew before anybody can have read of its end.
@@ -119,6 +119,10 @@ class Supervisor:
             lambda runner: self._changed(spec, runner),
         )
         spec.task = self._group.create_task(spec.runner.run(), name=f"penstock stage {spec.name}")
+        spec.task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._changes.set()
 
     def _find(self, producer: Peer | str) -> Peer | None:
         """Whom to send to: a handle's present run, so that nothing lies between."""
@@ -173,7 +177,7 @@ class Supervisor:
             self._again([one for one in group if one.restart != "temporary" or one is group[0]])
 
     def _again(self, group: Sequence[Spec]) -> None:
-        """Run *group* anew, and let consumers that live on subscribe again, as they were told to."""
+        """Run *group* anew; consumers that live on subscribe again, as they were told to."""
         for spec in group:
             try:
                 self._run(spec)
@@ -277,8 +281,10 @@ class Supervisor:
     def _done(self) -> bool:
         if self._failure is not None:
             return True
-        return not any(True for _ in self._runners()) and not any(
-            spec.replaced and not self._closing for spec in self._specs.values()
+        restarting = any(spec.replaced for spec in self._specs.values()) and not self._closing
+        # A stage that has ended may still wait for the outcome of what it gave out.
+        return not restarting and all(
+            spec.task is not None and spec.task.done() for spec in self._specs.values()
         )
 
     def _runners(self) -> list[Runner]:

@@ -2,8 +2,8 @@
 
 Does        subscribe, cut messages into calls, ask for more, and act when a subscription ends.
 Does not    know what the program does with events.
-Invariants  those of a consumer in `protocol`; and of a producer-consumer: events wait, in order, with
-            the ends of subscriptions and infos, while nobody has asked for what would come of them.
+Invariants  those of a consumer in `protocol`; and of a producer-consumer: events wait, in order,
+            with the ends of subscriptions and infos, until somebody asks for what comes of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from penstock.errors import DemandExceeded, StageError, SubscriptionCancelled
 from penstock.rules.demand import Demand
@@ -202,7 +202,7 @@ class TakingSide:
             result = self._handle(chunk, source)
             if result is not None and type(result) is not list:
                 return self._called(result, len(chunk), trace)
-            self._done(result, len(chunk), trace)
+            self._done(cast("list[Any] | None", result), len(chunk), trace)
         except BaseException as error:
             raise self._failed(error, trace) from error
         finally:
@@ -213,7 +213,7 @@ class TakingSide:
         """The rest of a call that waits."""
         started = perf_counter()
         try:
-            events = await self._runner.resolve(result, "handle_events")
+            events: list[Any] | None = await self._runner.resolve(result, "handle_events")
             self._done(events, count, trace)
         except BaseException as error:
             raise self._failed(error, trace) from error

@@ -2,7 +2,7 @@
 
 Does        start stages in order, name them, restart them, drain and close them, fail with them.
 Does not    know what they do; run anything but their runners.
-Invariants  1. nothing that it started is left when its block has been left: no task, no waiting call.
+Invariants  1. nothing that it started is left when its block has been left: no task, no call.
             2. a failure that no restart mends ends the block, with the error of the stage that
                failed first.
             3. stages are closed in the reverse order of their start.
@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import EllipsisType, TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from penstock.clock import Clock, SystemClock
-from penstock.errors import ClosedError, ConfigError, StageError
+from penstock.errors import ClosedError, ConfigError
 from penstock.observers import Observers
 from penstock.rules.buffer import Buffer, Keep
 from penstock.rules.dispatch import Dispatcher
@@ -116,9 +116,9 @@ class Topology:
             stage: an instance; or what makes one (a class, a function), which restarting needs.
             name: unique in the topology; None: the class's, with a number where that is taken.
             subscribe_to: one or several producers: handles, ``handle.with_options(…)``, names.
-            restart: ``"never"``: a failure fails the topology; ``"temporary"``: it is signalled, and
-                the others go on; ``"transient"``: it starts again when it failed; ``"permanent"``:
-                whenever it ended.
+            restart: ``"never"``: a failure fails the topology; ``"temporary"``: it is signalled,
+                and the others go on; ``"transient"``: it starts again when it failed;
+                ``"permanent"``: whenever it ended.
             shutdown: seconds that its callback may still take when it is closed, before it is
                 cancelled; None: as long as it takes.
             options: `dispatcher`, `buffer_size`, `buffer_keep`, `demand`: for this run of the
@@ -131,7 +131,7 @@ class Topology:
         self._supervisor.check_open()
         make = _maker(stage, restart, self._strategy)
         first = make()
-        if not isinstance(first, Producer | ProducerConsumer | Consumer):
+        if not _is_stage(first):
             raise ConfigError(
                 f"start needs a Producer, ProducerConsumer or Consumer, or what makes one; "
                 f"got {first!r}"
@@ -153,7 +153,7 @@ class Topology:
 
     # --- one life-cycle --------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Topology:
+    async def __aenter__(self) -> Self:
         """Start what was noted; from now on `start` starts at once.
 
         Raises:
@@ -256,6 +256,10 @@ def _maker(stage: Stage | Make, restart: Restart, strategy: Strategy) -> Make:
     return lambda: stage
 
 
+def _is_stage(stage: object) -> bool:
+    return isinstance(stage, Producer | ProducerConsumer | Consumer)
+
+
 def _check_run(stage: Stage, restart: str, shutdown: float | None) -> None:
     if restart not in RESTARTS:
         raise ConfigError(f"restart must be one of {', '.join(RESTARTS)}; got {restart!r}")
@@ -280,11 +284,10 @@ def _joins(stage: Stage, subscribe_to: Producers) -> Sequence[To]:
 _OPTIONS = {"dispatcher", "buffer_size", "buffer_keep", "demand"}
 
 
-def _apply(stage: Stage, options: Mapping[str, Any]) -> None:
+def _apply(stage: Any, options: Mapping[str, Any]) -> None:
     """Set *options* on the instance, each checked."""
     known = _OPTIONS if isinstance(stage, Producer) else _OPTIONS - {"demand"}
-    unknown = options.keys() - (known if isinstance(stage, Giving) else set())
-    if unknown:
+    if unknown := options.keys() - (known if isinstance(stage, Giving) else set()):
         raise ConfigError(
             f"{type(stage).__name__} has no option {', '.join(sorted(unknown))}; producers have "
             f"{', '.join(sorted(_OPTIONS))}, producer-consumers all but demand, consumers none"
@@ -292,14 +295,14 @@ def _apply(stage: Stage, options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         setattr(stage, name, value)
     if isinstance(stage, Giving):
-        check_giving(stage)
+        _check_giving(cast("Giving[Any]", stage))
 
 
-def check_giving(stage: Giving[Any]) -> None:
+def _check_giving(stage: Giving[Any]) -> None:
     """Raise ConfigError for a producer whose attributes make no sense."""
     Buffer(stage.buffer_size, stage.buffer_keep)
-    if isinstance(stage, Producer) and stage.demand not in {"forward", "accumulate"}:
-        raise ConfigError(f"demand must be 'forward' or 'accumulate'; got {stage.demand!r}")
+    if (demand := getattr(stage, "demand", "forward")) not in {"forward", "accumulate"}:
+        raise ConfigError(f"demand must be 'forward' or 'accumulate'; got {demand!r}")
     dispatcher: object = stage.dispatcher
     if dispatcher is not None and not (
         hasattr(dispatcher, "dispatch")
@@ -310,6 +313,3 @@ def check_giving(stage: Giving[Any]) -> None:
             f"dispatcher must be one, as DemandDispatcher() or BroadcastDispatcher(); "
             f"got {dispatcher!r}"
         )
-
-
-__all__ = ["StageError", "Topology"]

@@ -1,0 +1,406 @@
+"""Callbacks: when each is called, what it may return, and what becomes of a stage that errs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from penstock.errors import ConfigError, StageError
+from penstock.stages import (
+    LATER,
+    Call,
+    Consumer,
+    Reason,
+    Stage,
+    StageHandle,
+    Subscription,
+    Topology,
+)
+from stages.fixtures import (
+    Counter,
+    Forwarder,
+    Middle,
+    Seen,
+    Silent,
+    Sleeper,
+    emit,
+    quiet,
+    watched,
+)
+
+KINDS = pytest.mark.parametrize(
+    "kind", [Silent, Middle, Forwarder], ids=["producer", "middle", "consumer"]
+)
+FORMS = pytest.mark.parametrize("form", ["def", "async def"])
+
+
+def overridden(kind: type[Any], **callbacks: Any) -> Any:
+    """A stage of *kind* with other callbacks."""
+    return type("Other", (kind,), callbacks)()
+
+
+def in_form(form: str, callback: Any) -> Any:
+    """*callback*, a function, as ``def`` or as ``async def`` that awaits before."""
+
+    async def waiting(*arguments: Any) -> Any:
+        await asyncio.sleep(0)
+        return callback(*arguments)
+
+    return callback if form == "def" else waiting
+
+
+async def end_of(topology: Topology, stage: Stage, **options: Any) -> Reason:
+    """How *stage* ends, started alone."""
+    options.setdefault("restart", "temporary")
+    return await topology.start(stage, **options).wait()  # type: ignore[call-overload, no-any-return]
+
+
+# --- the start --------------------------------------------------------------------------------
+
+
+@pytest.mark.conformance("GS-100")
+@FORMS
+@KINDS
+async def test_a_start_that_raises_is_a_failure_and_nothing_else_is_called(
+    kind: type[Any], form: str
+) -> None:
+    def handle_start(stage: Any) -> None:
+        raise OSError("no file")
+
+    topology, _ = watched()
+    async with topology:
+        stage = overridden(kind, handle_start=in_form(form, handle_start))
+        reason = await end_of(topology, stage, name="shop")
+    assert "shop: Other.handle_start raised OSError: no file" in str(reason.error)
+    assert isinstance(reason.error, StageError)
+    assert isinstance(reason.error.__cause__, OSError)
+    assert not stage.closed, "it was never open"
+
+
+@pytest.mark.conformance("GS-100")
+@pytest.mark.parametrize("error", [None, OSError("enough")], ids=["normal", "failed"])
+@KINDS
+async def test_a_stage_may_stop_in_its_start(kind: type[Any], error: Any) -> None:
+    topology, _ = watched()
+    async with topology:
+        source = topology.start(Silent())
+        stage = overridden(kind, handle_start=lambda self: self.stop(error))
+        to: Any = {"subscribe_to": source} if kind is not Silent else {}
+        reason = await end_of(topology, stage, **to)
+        assert reason == Reason("failed" if error else "normal", error)
+        assert stage.closed == [reason]
+        assert not stage.subscribed, "it asks nobody for anything"
+
+
+@pytest.mark.conformance("GS-100")
+async def test_a_stage_is_started_before_its_first_message() -> None:
+    class Opening(Counter):
+        opened = False
+
+        async def handle_start(self) -> None:
+            await asyncio.sleep(0)
+            self.opened = True
+
+        def handle_demand(self, demand: int) -> Any:
+            assert self.opened
+            return super().handle_demand(demand)
+
+    topology, _ = watched()
+    async with topology:
+        sleeper = Sleeper()
+        topology.start(sleeper, subscribe_to=topology.start(Opening()))
+        await sleeper.reach(1)
+        sleeper.wake.set()
+
+
+@pytest.mark.conformance("GS-100")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("buffer_size", -1),
+        ("buffer_size", "many"),
+        ("buffer_keep", "middle"),
+        ("dispatcher", "demand"),
+        ("dispatcher", object()),
+        ("colour", "red"),
+        ("demand", "sometimes"),
+        ("restart", "always"),
+        ("shutdown", -1),
+        ("name", ""),
+    ],
+)
+@KINDS
+async def test_a_wrong_option_is_refused_at_start(kind: type[Any], option: str, value: Any) -> None:
+    topology, _ = watched()
+    async with topology:
+        with pytest.raises(ConfigError, match=option):
+            topology.start(kind(), **{option: value})
+        assert not topology.stages, "nothing was started"
+
+
+@pytest.mark.conformance("GS-100")
+async def test_an_attribute_of_the_class_is_checked_as_an_option_is() -> None:
+    topology, _ = watched()
+    async with topology:
+        for kind, name, value in (
+            (Silent, "buffer_size", -1),
+            (Silent, "demand", "sometimes"),
+            (Middle, "buffer_keep", "middle"),
+            (Middle, "dispatcher", Silent),
+        ):
+            with pytest.raises(ConfigError, match=name):
+                topology.start(type("Wrong", (kind,), {name: value}))  # type: ignore[arg-type]
+
+
+@pytest.mark.conformance("GS-100")
+@KINDS
+async def test_a_name_is_given_once(kind: type[Any]) -> None:
+    topology, _ = watched()
+    async with topology:
+        first = topology.start(kind(), name="shop")
+        with pytest.raises(ConfigError, match="name must be new"):
+            topology.start(kind(), name="shop")
+        assert first.alive
+
+
+@pytest.mark.conformance("GS-100")
+@pytest.mark.parametrize("what", [5, "Silent", Stage, Stage(), object, None])
+async def test_only_the_three_kinds_can_be_started(what: Any) -> None:
+    topology, _ = watched()
+    async with topology:
+        with pytest.raises(ConfigError, match="start needs"):
+            topology.start(what)
+
+
+@pytest.mark.conformance("GS-108")
+async def test_an_option_at_start_goes_before_the_classs_attribute_for_that_stage_alone() -> None:
+
+    class Small(Silent):
+        buffer_size = 2
+
+    topology, _ = watched()
+    async with topology:
+        own = topology.start(Small())
+        other = topology.start(Small(), buffer_size=5)
+        endless = topology.start(Small(), buffer_size=None)
+        for handle, kept in ((own, 2), (other, 5), (endless, 9)):
+            await emit(handle, range(9))
+            await quiet(topology)
+            assert handle.estimate_buffered_count() == kept
+        assert Small.buffer_size == 2
+
+
+# --- subscribing ------------------------------------------------------------------------------
+
+
+@pytest.mark.conformance("GS-101")
+@FORMS
+async def test_both_sides_are_told_of_a_subscription_with_peer_and_tag(form: str) -> None:
+    seen: Seen[Subscription] = Seen()
+
+    def handle_subscribe(stage: Any, subscription: Subscription) -> None:
+        seen.append(subscription)
+
+    callback = in_form(form, handle_subscribe)
+    topology, _ = watched()
+    async with topology:
+        stage = overridden(Silent, handle_subscribe=callback)
+        producer = topology.start(stage, name="spring")
+        other = overridden(Forwarder, handle_subscribe=callback)
+        topology.start(other, name="pool", subscribe_to=producer)
+        await seen.reach(2)
+        below, above = seen
+        assert below.tag is above.tag
+        assert below is not above
+        assert (below.peer_is, below.peer.name) == ("producer", "spring")
+        assert (above.peer_is, above.peer.name) == ("consumer", "pool")
+
+
+# --- calls ------------------------------------------------------------------------------------
+
+
+def order_of(topology: Topology, answers: Any) -> tuple[StageHandle[Any], list[str]]:
+    """A producer that emits and answers when it is called, and what its consumer sees."""
+    order: list[str] = []
+    producer = topology.start(overridden(Silent, handle_call=answers))
+    taker = overridden(Forwarder, handle_events=lambda self, events, source: order.append("events"))
+    topology.start(taker, subscribe_to=producer)
+    return producer, order
+
+
+@pytest.mark.conformance("GS-102")
+@FORMS
+async def test_a_reply_comes_behind_the_events_that_were_emitted(form: str) -> None:
+    def answer(stage: Any, request: Any, call: Call) -> Any:
+        stage.emit([request])
+        return "done"
+
+    topology, _ = watched()
+    async with topology:
+        producer, order = order_of(topology, in_form(form, answer))
+        await quiet(topology)
+        order.append(await producer.call(1))
+        assert order == ["events", "done"]
+
+
+@pytest.mark.conformance("GS-103")
+async def test_an_early_reply_comes_before_the_events() -> None:
+    async def answer(stage: Any, request: Any, call: Call) -> Any:
+        call.reply("early")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        stage.emit([request])
+        return "late"
+
+    topology, _ = watched()
+    async with topology:
+        producer, order = order_of(topology, answer)
+        await quiet(topology)
+        order.append(await producer.call(1))
+        await quiet(topology)
+        assert order == ["early", "events"], "and the second reply is dropped"
+
+
+async def test_a_reply_may_come_after_the_callback() -> None:
+    class Asked(Forwarder):
+        def handle_call(self, request: Any, call: Call) -> Any:
+            assert call.request == request
+            self.waiting = call
+            return LATER
+
+        def handle_info(self, message: Any) -> None:
+            assert not self.waiting.answered
+            self.waiting.reply(message)
+            assert self.waiting.answered
+
+    topology, _ = watched()
+    async with topology:
+        handle = topology.start(Asked())
+        answer = asyncio.create_task(handle.call("what?"))
+        await quiet(topology)
+        assert not answer.done()
+        handle.info("that")
+        assert await answer == "that"
+
+
+@pytest.mark.conformance("GS-104")
+@KINDS
+async def test_a_call_may_stop_the_stage_and_is_answered_all_the_same(kind: type[Any]) -> None:
+    def answer(stage: Any, request: Any, call: Call) -> Any:
+        stage.stop(request)
+        return "bye"
+
+    topology, _ = watched()
+    async with topology:
+        for error in (None, OSError("enough")):
+            handle = topology.start(overridden(kind, handle_call=answer), restart="temporary")
+            assert await handle.call(error) == "bye"
+            assert (await handle.wait()).error is error
+
+
+@pytest.mark.conformance("GS-110")
+@KINDS
+async def test_a_call_that_raises_is_told_its_caller_and_ends_the_stage(kind: type[Any]) -> None:
+    def answer(stage: Any, request: Any, call: Call) -> Any:
+        raise KeyError(request)
+
+    topology, _ = watched()
+    async with topology:
+        handle = topology.start(overridden(kind, handle_call=answer), restart="temporary")
+        with pytest.raises(StageError, match=r"Other.handle_call raised KeyError") as caught:
+            await handle.call("price")
+        assert isinstance(caught.value.__cause__, KeyError)
+        assert (await handle.wait()).error is caught.value
+
+
+async def test_a_call_of_a_stage_that_takes_none_fails_for_the_caller_alone() -> None:
+    class Deaf(Consumer[Any]):
+        def handle_events(self, events: list[Any], source: Subscription) -> None:
+            pass
+
+    topology, _ = watched()
+    async with topology:
+        handle = topology.start(Deaf())
+        for _ in range(2):
+            with pytest.raises(StageError, match="Deaf has no handle_call"):
+                await handle.call("anybody?")
+        assert handle.alive
+
+
+async def test_who_waits_for_a_call_is_told_when_the_stage_ends() -> None:
+    """Whether the stage had begun with the call, had not, or has ended before."""
+
+    class Patient(Sleeper):
+        async def handle_cast(self, request: Any) -> None:
+            await self.wake.wait()
+            self.stop()
+
+        def handle_call(self, request: Any, call: Call) -> Any:
+            return LATER
+
+    topology, _ = watched()
+    async with topology:
+        stage = Patient()
+        handle = topology.start(stage, name="shop")
+        begun = asyncio.create_task(handle.call(1, timeout=None))
+        await quiet(topology)
+        handle.cast("sit")
+        waiting = asyncio.create_task(handle.call(2, timeout=None))
+        await quiet(topology)
+        stage.wake.set()
+        for call in (begun, waiting):
+            with pytest.raises(StageError, match="shop has ended"):
+                async with asyncio.timeout(5):
+                    await call
+        with pytest.raises(StageError, match="shop has ended"):
+            await handle.call(3)
+
+
+async def test_a_stage_cannot_call_itself() -> None:
+    class Narcissus(Forwarder):
+        handle: Any = None
+
+        async def handle_cast(self, request: Any) -> None:
+            try:
+                await self.handle.call("me")
+            except StageError as error:
+                self.infos.append(error)
+
+    topology, _ = watched()
+    async with topology:
+        stage = Narcissus()
+        stage.handle = topology.start(stage)
+        stage.handle.cast("look")
+        await stage.infos.reach(1)
+        assert "wait for itself" in str(stage.infos[0])
+        assert stage.handle.alive
+
+
+# --- the end ----------------------------------------------------------------------------------
+
+
+@pytest.mark.conformance("GS-105")
+@FORMS
+@KINDS
+async def test_handle_close_is_called_once_with_the_reason(kind: type[Any], form: str) -> None:
+    def handle_close(stage: Any, reason: Reason) -> None:
+        stage.closed.append(reason)
+
+    error = OSError("enough")
+    callback = in_form(form, handle_close)
+    stages = [overridden(kind, handle_close=callback) for _ in range(3)]
+    topology, _ = watched()
+    async with topology:
+        handles = [topology.start(stage, restart="temporary") for stage in stages]
+        await quiet(topology)
+        handles[0].stop()
+        handles[1].stop(error)
+        for handle in handles[:2]:
+            await handle.wait()
+    assert [[(reason.kind, reason.error) for reason in stage.closed] for stage in stages] == [
+        [("normal", None)],
+        [("failed", error)],
+        [("shutdown", None)],
+    ]

@@ -276,4 +276,4 @@ async def test_each_piece_of_the_buffer_goes_to_the_next_who_asks_in_order(
             await emit(handle, [10 + count])
         mouth, _ = joined(handle, 100, extra)
         found += await mouth.reach(7)
-    assert found == list(range(10)) + [11, 12, 13]
+    assert found == [*range(10), 11, 12, 13]

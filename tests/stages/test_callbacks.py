@@ -9,12 +9,8 @@ import pytest
 
 from penstock.errors import ConfigError, StageError
 from penstock.stages import (
-    LATER,
-    Call,
-    Consumer,
     Reason,
     Stage,
-    StageHandle,
     Subscription,
     Topology,
 )
@@ -66,7 +62,7 @@ async def end_of(topology: Topology, stage: Stage, **options: Any) -> Reason:
 async def test_a_start_that_raises_is_a_failure_and_nothing_else_is_called(
     kind: type[Any], form: str
 ) -> None:
-    def handle_start(stage: Any) -> None:
+    def handle_start(_: Any) -> None:
         raise OSError("no file")
 
     topology, _ = watched()
@@ -200,7 +196,7 @@ async def test_an_option_at_start_goes_before_the_classs_attribute_for_that_stag
 async def test_both_sides_are_told_of_a_subscription_with_peer_and_tag(form: str) -> None:
     seen: Seen[Subscription] = Seen()
 
-    def handle_subscribe(stage: Any, subscription: Subscription) -> None:
+    def handle_subscribe(_: Any, subscription: Subscription) -> None:
         seen.append(subscription)
 
     callback = in_form(form, handle_subscribe)
@@ -216,166 +212,6 @@ async def test_both_sides_are_told_of_a_subscription_with_peer_and_tag(form: str
         assert below is not above
         assert (below.peer_is, below.peer.name) == ("producer", "spring")
         assert (above.peer_is, above.peer.name) == ("consumer", "pool")
-
-
-# --- calls ------------------------------------------------------------------------------------
-
-
-def order_of(topology: Topology, answers: Any) -> tuple[StageHandle[Any], list[str]]:
-    """A producer that emits and answers when it is called, and what its consumer sees."""
-    order: list[str] = []
-    producer = topology.start(overridden(Silent, handle_call=answers))
-    taker = overridden(Forwarder, handle_events=lambda self, events, source: order.append("events"))
-    topology.start(taker, subscribe_to=producer)
-    return producer, order
-
-
-@pytest.mark.conformance("GS-102")
-@FORMS
-async def test_a_reply_comes_behind_the_events_that_were_emitted(form: str) -> None:
-    def answer(stage: Any, request: Any, call: Call) -> Any:
-        stage.emit([request])
-        return "done"
-
-    topology, _ = watched()
-    async with topology:
-        producer, order = order_of(topology, in_form(form, answer))
-        await quiet(topology)
-        order.append(await producer.call(1))
-        assert order == ["events", "done"]
-
-
-@pytest.mark.conformance("GS-103")
-async def test_an_early_reply_comes_before_the_events() -> None:
-    async def answer(stage: Any, request: Any, call: Call) -> Any:
-        call.reply("early")
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        stage.emit([request])
-        return "late"
-
-    topology, _ = watched()
-    async with topology:
-        producer, order = order_of(topology, answer)
-        await quiet(topology)
-        order.append(await producer.call(1))
-        await quiet(topology)
-        assert order == ["early", "events"], "and the second reply is dropped"
-
-
-async def test_a_reply_may_come_after_the_callback() -> None:
-    class Asked(Forwarder):
-        def handle_call(self, request: Any, call: Call) -> Any:
-            assert call.request == request
-            self.waiting = call
-            return LATER
-
-        def handle_info(self, message: Any) -> None:
-            assert not self.waiting.answered
-            self.waiting.reply(message)
-            assert self.waiting.answered
-
-    topology, _ = watched()
-    async with topology:
-        handle = topology.start(Asked())
-        answer = asyncio.create_task(handle.call("what?"))
-        await quiet(topology)
-        assert not answer.done()
-        handle.info("that")
-        assert await answer == "that"
-
-
-@pytest.mark.conformance("GS-104")
-@KINDS
-async def test_a_call_may_stop_the_stage_and_is_answered_all_the_same(kind: type[Any]) -> None:
-    def answer(stage: Any, request: Any, call: Call) -> Any:
-        stage.stop(request)
-        return "bye"
-
-    topology, _ = watched()
-    async with topology:
-        for error in (None, OSError("enough")):
-            handle = topology.start(overridden(kind, handle_call=answer), restart="temporary")
-            assert await handle.call(error) == "bye"
-            assert (await handle.wait()).error is error
-
-
-@pytest.mark.conformance("GS-110")
-@KINDS
-async def test_a_call_that_raises_is_told_its_caller_and_ends_the_stage(kind: type[Any]) -> None:
-    def answer(stage: Any, request: Any, call: Call) -> Any:
-        raise KeyError(request)
-
-    topology, _ = watched()
-    async with topology:
-        handle = topology.start(overridden(kind, handle_call=answer), restart="temporary")
-        with pytest.raises(StageError, match=r"Other.handle_call raised KeyError") as caught:
-            await handle.call("price")
-        assert isinstance(caught.value.__cause__, KeyError)
-        assert (await handle.wait()).error is caught.value
-
-
-async def test_a_call_of_a_stage_that_takes_none_fails_for_the_caller_alone() -> None:
-    class Deaf(Consumer[Any]):
-        def handle_events(self, events: list[Any], source: Subscription) -> None:
-            pass
-
-    topology, _ = watched()
-    async with topology:
-        handle = topology.start(Deaf())
-        for _ in range(2):
-            with pytest.raises(StageError, match="Deaf has no handle_call"):
-                await handle.call("anybody?")
-        assert handle.alive
-
-
-async def test_who_waits_for_a_call_is_told_when_the_stage_ends() -> None:
-    """Whether the stage had begun with the call, had not, or has ended before."""
-
-    class Patient(Sleeper):
-        async def handle_cast(self, request: Any) -> None:
-            await self.wake.wait()
-            self.stop()
-
-        def handle_call(self, request: Any, call: Call) -> Any:
-            return LATER
-
-    topology, _ = watched()
-    async with topology:
-        stage = Patient()
-        handle = topology.start(stage, name="shop")
-        begun = asyncio.create_task(handle.call(1, timeout=None))
-        await quiet(topology)
-        handle.cast("sit")
-        waiting = asyncio.create_task(handle.call(2, timeout=None))
-        await quiet(topology)
-        stage.wake.set()
-        for call in (begun, waiting):
-            with pytest.raises(StageError, match="shop has ended"):
-                async with asyncio.timeout(5):
-                    await call
-        with pytest.raises(StageError, match="shop has ended"):
-            await handle.call(3)
-
-
-async def test_a_stage_cannot_call_itself() -> None:
-    class Narcissus(Forwarder):
-        handle: Any = None
-
-        async def handle_cast(self, request: Any) -> None:
-            try:
-                await self.handle.call("me")
-            except StageError as error:
-                self.infos.append(error)
-
-    topology, _ = watched()
-    async with topology:
-        stage = Narcissus()
-        stage.handle = topology.start(stage)
-        stage.handle.cast("look")
-        await stage.infos.reach(1)
-        assert "wait for itself" in str(stage.infos[0])
-        assert stage.handle.alive
 
 
 # --- the end ----------------------------------------------------------------------------------

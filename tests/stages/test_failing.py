@@ -32,10 +32,10 @@ CALLBACKS = [
 def raising(form: str, error: BaseException) -> Any:
     """A callback that raises *error*."""
 
-    def callback(*arguments: Any) -> Any:
+    def callback(*_: Any) -> Any:
         raise error
 
-    async def waiting(*arguments: Any) -> Any:
+    async def waiting(*_: Any) -> Any:
         await asyncio.sleep(0)
         raise error
 
@@ -69,7 +69,7 @@ async def test_an_exception_in_any_callback_ends_the_stage_and_names_it(
             else:
                 guest_of = await guest.subscribe(handle)
                 guest_of.cancel()
-        handle.cast(lambda stage: None)
+        handle.cast(repr)
         handle.info("hello")
         if name == "handle_close":
             handle.stop()
@@ -164,7 +164,7 @@ async def test_what_is_no_sequence_of_events_ends_the_stage(
     def callback(stage: Any, *_: Any) -> Any:
         return stage.emit(result) if form == "emit" else result
 
-    async def waiting(stage: Any, *_: Any) -> Any:
+    async def waiting(*_: Any) -> Any:
         return result
 
     name = "handle_demand" if kind is Silent else "handle_events"
@@ -213,10 +213,9 @@ async def test_handle_subscribe_may_say_automatic_manual_or_nothing(kind: type[A
             stage = type("Other", (kind,), {"handle_subscribe": lambda *_, mode=mode: mode})()
             handle = topology.start(stage, restart="temporary")
             if kind is Forwarder:
-                handle.cast(lambda stage: None)
                 topology.start(Silent(), name="spring")
-                with pytest.raises(StageError):
-                    await handle.subscribe("spring")
+                with pytest.raises(StageError, match="handle_subscribe"):
+                    await handle.subscribe("spring", timeout=1.0)
             else:
                 to = handle.with_options(cancel="temporary")
                 topology.start(Forwarder(), subscribe_to=to)

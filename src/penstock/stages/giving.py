@@ -15,8 +15,8 @@ from penstock.errors import ConfigError, StageError
 from penstock.rules.buffer import Buffer, Overflow
 from penstock.rules.dispatch import AlreadySubscribed, Delivery, DemandDispatcher
 from penstock.rules.outlet import Outlet
-from penstock.rules.trace import Carrier
-from penstock.stages.calls import Info, Mode, Nudge
+from penstock.rules.trace import Carrier, Trace
+from penstock.stages.calls import Info, Mode, Nudge, Receipt
 from penstock.stages.protocol import (
     Ask,
     Cancel,
@@ -73,7 +73,7 @@ class GivingSide:
             await self._remove(message.replaces[0], message.replaces[1])
         subscription = Subscription(tag, options, "consumer")
         self.consumers[tag] = subscription
-        mode = await self._runner.hook("handle_subscribe", subscription)
+        mode = await self._runner.program.hook("handle_subscribe", subscription)
         if mode not in {None, "automatic"}:
             raise StageError(
                 f"{self._runner.name}: handle_subscribe on a producer's side must return None or "
@@ -114,6 +114,30 @@ class GivingSide:
             tag.consumer.send(Events(tag, part, follows))
         if outlet.rare or outlet.dispatcher.room > outlet.outstanding + outlet.buffer.count:
             self._ask_again()
+
+    def give(self, events: list[Any], trace: Trace | None) -> None:
+        """What a call of handle_events returned: it belongs to that call's inputs."""
+        if trace is not None:
+            trace.add(len(events))
+        self.emit(events, trace)
+
+    def emit_by_hand(self, events: Sequence[Any], of: Receipt | None) -> None:
+        """The program emits by itself, in a callback or elsewhere."""
+        runner = self._runner
+        if runner.ended is not None:
+            raise StageError(f"{runner.name} has ended: it can emit nothing any more")
+        several = runner.program.listed(events, "emit")
+        if several:
+            # A task of the stage's own may emit while a call is under way that is none of its.
+            own = runner.trace if runner.trace is not None and runner.in_callback() else None
+            self.give(several, own if of is None else of.trace)
+
+    def supply(self, events: list[Any], carrier: Carrier | None) -> None:
+        """Events come from a task of the stage's own; where it has ended, they are returned."""
+        if self._runner.ended is None:
+            self.emit(events, carrier)
+        elif carrier is not None:
+            carrier.fail(events, None)
 
     def inform(self, info: Info) -> bool:
         """Let *info* out behind all that was emitted; False: it is due now."""
@@ -194,7 +218,7 @@ class GivingSide:
         try:
             events = self._handle(wanted)
         except BaseException as error:
-            raise runner.failure("handle_demand", error) from error
+            raise runner.program.failure("handle_demand", error) from error
         finally:
             self.calls += 1
             self.seconds += perf_counter() - started
@@ -207,9 +231,9 @@ class GivingSide:
     async def _produced(self, result: Any) -> None:
         started = perf_counter()
         try:
-            events = await self._runner.resolve(result, "handle_demand")
+            events = await self._runner.program.resolve(result, "handle_demand")
         except BaseException as error:
-            raise self._runner.failure("handle_demand", error) from error
+            raise self._runner.program.failure("handle_demand", error) from error
         finally:
             self.seconds += perf_counter() - started
         if events:
@@ -226,7 +250,7 @@ class GivingSide:
         subscription = self.consumers.pop(tag)
         subscription.open = False
         tag.consumer.send(Cancelled(tag, reason))
-        await self._runner.hook("handle_cancel", reason, subscription)
+        await self._runner.program.hook("handle_cancel", reason, subscription)
         self._send(self.outlet.cancel(tag))
         self._ask_again()
 
@@ -236,7 +260,7 @@ class GivingSide:
         reason = Reason("refused" if twice else "failed", error)
         self._runner.signal("subscription-refused", f"{self._runner.name} refused {tag!r}: {error}")
         tag.consumer.send(Cancelled(tag, reason))
-        await self._runner.hook("handle_cancel", reason, subscription)
+        await self._runner.program.hook("handle_cancel", reason, subscription)
 
     async def _dropped(self, overflow: Overflow) -> None:
         count = sum(len(piece.events) for piece in overflow.dropped)
@@ -246,7 +270,7 @@ class GivingSide:
                 carrier.fail(events, None)
         for info in overflow.infos:
             self._runner.send(Info(info, due=True))
-        if await self._runner.hook("handle_discarded", count) is not False:
+        if await self._runner.program.hook("handle_discarded", count) is not False:
             self._runner.signal(
                 "events-dropped",
                 f"{self._runner.name}: the buffer of {self._stage.buffer_size} events is full; "

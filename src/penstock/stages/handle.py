@@ -26,7 +26,7 @@ from penstock.stages.protocol import (
     Tag,
 )
 from penstock.stages.stage import Consumer, Giving, Producer, ProducerConsumer, Stage
-from penstock.stages.statistics import StageStatistics
+from penstock.stages.statistics import StageStatistics, statistics_of
 from penstock.stages.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class StageHandle(Generic[T]):
         stage = runner.stage if runner else self._run.first
         dispatcher = (stage.dispatcher if isinstance(stage, Giving) else None) or DemandDispatcher()
         extra: Mapping[str, Any] = options.extra
-        if _overrides(kind, "handle_subscribe"):  # it may understand more
+        if _overrides(self._kind, "handle_subscribe"):  # it may understand more
             known = getattr(dispatcher, "known", extra)
             extra = {name: value for name, value in extra.items() if name in known}
         dispatcher.check(extra)
@@ -264,7 +264,7 @@ class StageHandle(Generic[T]):
 
     def statistics(self) -> StageStatistics:
         """What it has done so far."""
-        return self.runner.statistics()
+        return statistics_of(self.runner)
 
     def estimate_buffered_count(self) -> int:
         """Events that were given out and that nobody has asked for; 0, and a signal: a consumer."""

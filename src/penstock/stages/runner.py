@@ -13,17 +13,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from inspect import isawaitable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from penstock.errors import StageError
 from penstock.observers import Observers
-from penstock.rules.trace import Carrier, Trace
+from penstock.rules.trace import Trace
 from penstock.signals import Kind, Signal
 from penstock.stages.calls import Call, Cast, Info, Internal, Join, Mode, Nudge, Receipt
+from penstock.stages.ending import answer_late
 from penstock.stages.giving import GivingSide
+from penstock.stages.program import Program
 from penstock.stages.protocol import (
-    NORMAL,
     SHUTDOWN,
     Ask,
     Cancel,
@@ -35,12 +35,23 @@ from penstock.stages.protocol import (
     Subscribe,
 )
 from penstock.stages.stage import LATER, Consumer, Giving, ProducerConsumer, Stage
-from penstock.stages.statistics import StageStatistics
 from penstock.stages.subscription import Subscription
 from penstock.stages.taking import TakingSide, drop
 
 TURN = 64
 """Messages that a stage handles at most before other tasks get their turn."""
+
+
+class World(NamedTuple):
+    """What is around a stage.
+
+    `observers` are told of signals; `find` gives a peer by its name or handle (None: there is
+    none); `changed` is called when the stage has ended, or has lost its last producer.
+    """
+
+    observers: Observers
+    find: Callable[[Peer | str], Peer | None]
+    changed: Callable[[Runner], None]
 
 
 class Runner:
@@ -50,15 +61,12 @@ class Runner:
         stage: whose callbacks are called.
         name: what it is called in errors and signals.
         joins: the subscriptions to begin with.
-        observers: who is told of signals.
-        find: a stage by its name; None: there is none.
-        changed: called when the stage has ended, or has lost its last producer.
+        world: what is around it.
     """
 
     __slots__ = (
-        *("_changed", "_inbox", "_joins", "_observers", "_over_waiters", "_task", "_waiter"),
-        *("ended", "ending", "find", "finishing", "giving", "lost", "name"),
-        *("stage", "taking", "trace"),
+        *("_inbox", "_joins", "_over_waiters", "_task", "_waiter", "ended", "ending"),
+        *("finishing", "giving", "lost", "name", "program", "stage", "taking", "trace", "world"),
     )
 
     def __init__(
@@ -66,21 +74,18 @@ class Runner:
         stage: Stage,
         name: str,
         joins: Sequence[Join],
-        observers: Observers,
-        find: Callable[[Peer | str], Peer | None],
-        changed: Callable[[Runner], None],
+        world: World,
     ) -> None:
         self.stage = stage
         self.name = name
-        self.find = find
+        self.program = Program(stage, name)
+        self.world = world
         self.ended: Reason | None = None
         self.ending: Reason | None = None
         self.finishing: Reason | None = None
         self.trace: Trace | None = None  # what belongs to the call that is under way
         self.lost = 0
         self._joins = joins
-        self._observers = observers
-        self._changed = changed
         self._inbox: deque[Message | Internal] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self.giving = (
@@ -100,7 +105,7 @@ class Runner:
     def send(self, message: Message | Internal) -> None:
         """Put *message* behind all others. Never waits, never raises."""
         if self.ended is not None:
-            self._late(message)
+            answer_late(self, message)
             return
         self._inbox.append(message)
         waiter = self._waiter
@@ -114,7 +119,7 @@ class Runner:
         reason, started = SHUTDOWN, False
         self._task = asyncio.current_task()
         try:
-            await self.hook("handle_start")
+            await self.program.hook("handle_start")
             started = True
             for join in self._joins:
                 if self.taking is not None and not self.ending:
@@ -126,7 +131,9 @@ class Runner:
                 await self._leave(SHUTDOWN)
             raise
         except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its stage
-            failed = error if isinstance(error, StageError) else self.failure("the stage", error)
+            failed = (
+                error if isinstance(error, StageError) else self.program.failure("the stage", error)
+            )
             reason = Reason("failed", failed)
         await self._end(reason, started)
         if started:
@@ -163,7 +170,7 @@ class Runner:
 
     async def _wait(self) -> None:
         if self.taking is not None and not self.taking.sources and self.taking.had_sources:
-            self._changed(self)
+            self.world.changed(self)
         self._waiter = waiter = asyncio.get_running_loop().create_future()
         try:
             await waiter
@@ -178,26 +185,33 @@ class Runner:
     # --- what is not the hot road ----------------------------------------------------------------
 
     async def _unusual(self, message: Message | Internal) -> None:
-        giving, taking = self.giving, self.taking
         match message:
             case Call():
                 await self._call(message)
             case Cast():
-                await self.hook("handle_cast", message.request)
+                await self.program.hook("handle_cast", message.request)
             case Info():
                 await self._info(message)
-            case Join() if taking is not None:
-                await self._join(message, taking)
-            case Cancelled() if taking is not None:
-                await taking.cancelled(message)
-            case Subscribe() if giving is not None:
+            case Join() if self.taking is not None:
+                await self._join(message, self.taking)
+            case Cancelled() if self.taking is not None:
+                await self.taking.cancelled(message)
+            case _ if self.giving is not None:
+                await self._consumers(message, self.giving)
+            case _:
+                self._misdirected(message)
+
+    async def _consumers(self, message: Message | Internal, giving: GivingSide) -> None:
+        """What only a producer understands."""
+        match message:
+            case Subscribe():
                 await giving.subscribe(message)
-            case Cancel() if giving is not None:
+            case Cancel():
                 await giving.cancel(message)
-            case Nudge() if giving is not None:
+            case Nudge():
                 if rest := giving.nudged():
                     await rest
-            case Mode() if giving is not None:
+            case Mode():
                 await giving.mode(message)
             case _:
                 self._misdirected(message)
@@ -217,7 +231,7 @@ class Runner:
 
     async def _call(self, call: Call) -> None:
         try:
-            reply = await self.hook("handle_call", call.request, call)
+            reply = await self.program.hook("handle_call", call.request, call)
         except StageError as error:
             call.fail(error)
             if type(self.stage).handle_call is Stage.handle_call:
@@ -234,12 +248,12 @@ class Runner:
                 return
             if self.giving is not None and self.giving.inform(info):
                 return
-        await self.hook("handle_info", info.message)
+        await self.program.hook("handle_info", info.message)
 
     async def informed(self, info: Info) -> None:
         """An info that has waited behind incoming events: now behind what is to go out."""
         if self.giving is None or not self.giving.inform(info):
-            await self.hook("handle_info", info.message)
+            await self.program.hook("handle_info", info.message)
 
     # --- what the two sides and the stage itself ask for -----------------------------------------
 
@@ -247,70 +261,6 @@ class Runner:
         """Demand came: go on with what waits. Returns what is to be awaited, if anything is."""
         taking = self.taking
         return taking.pump() if taking is not None and taking.queue else None
-
-    async def hook(self, name: str, *arguments: Any) -> Any:
-        """Call one of the rarer callbacks."""
-        callback = getattr(self.stage, name, None)
-        if callback is None:
-            return None
-        try:
-            result = callback(*arguments)
-            return await result if isawaitable(result) else result
-        except BaseException as error:
-            raise self.failure(name, error) from error
-
-    async def resolve(self, result: Any, hook: str) -> list[Any] | None:
-        """What a callback returned, as a list of events."""
-        if isawaitable(result):
-            result = await result
-        if result is None or type(result) is list:
-            return cast("list[Any] | None", result)
-        return self.listed(result, hook)
-
-    def listed(self, result: Any, hook: str) -> list[Any]:
-        """*result* as a list, or StageError: it is no sequence of events."""
-        if self.giving is None:
-            raise self._gives_nothing(result)
-        if isinstance(result, Sequence) and not isinstance(result, str | bytes | bytearray):
-            return list(cast("Sequence[Any]", result))
-        raise StageError(
-            f"{self.name}: {type(self.stage).__name__}.{hook} must give a sequence of events "
-            f"(a list, best of all), or None; got {_short(result)} ({type(result).__name__})"
-        )
-
-    def give(self, events: list[Any], trace: Trace | None) -> None:
-        """What a call of handle_events returned."""
-        if self.giving is None:
-            raise self._gives_nothing(events)
-        if trace is not None:
-            trace.add(len(events))
-        self.giving.emit(events, trace)
-
-    def _gives_nothing(self, result: Any) -> StageError:
-        return StageError(
-            f"{self.name}: {type(self.stage).__name__}.handle_events must return None, as a "
-            f"consumer gives nothing out; got {_short(result)} ({type(result).__name__})"
-        )
-
-    def emit(self, events: Sequence[Any], of: Receipt | None) -> None:
-        """The program emits events by itself."""
-        if self.giving is None or self.ended is not None:
-            raise StageError(f"{self.name} has ended: it can emit nothing any more")
-        several = cast("list[Any]", events) if type(events) is list else self.listed(events, "emit")
-        if several:
-            # A task of the stage's own may emit while a call is under way that is none of its.
-            own = self.trace if self.trace is not None and self.in_callback() else None
-            trace = own if of is None else of.trace
-            if trace is not None:
-                trace.add(len(several))
-            self.giving.emit(several, trace)
-
-    def supply(self, events: list[Any], carrier: Carrier | None) -> None:
-        """Events come from a task of the stage's own; where it has ended, they are returned."""
-        if self.giving is not None and self.ended is None:
-            self.giving.emit(events, carrier)
-        elif carrier is not None:
-            carrier.fail(events, None)
 
     def keep(self) -> Receipt:
         """Hold the outcome of the call that is under way."""
@@ -344,23 +294,7 @@ class Runner:
 
     def signal(self, kind: Kind, message: str, count: int | None = None) -> None:
         """Tell the observers."""
-        self._observers(Signal(kind, message, stage=self.name, count=count))
-
-    def failure(self, hook: str, error: BaseException) -> BaseException:
-        """What a callback's *error* becomes: a StageError, but for a cancellation from outside."""
-        if isinstance(error, StageError):
-            return error
-        if not isinstance(error, Exception):
-            task = asyncio.current_task()
-            outside = task is None or task.cancelling()
-            if not isinstance(error, asyncio.CancelledError) or outside:
-                return error
-        failed = StageError(
-            f"{self.name}: {type(self.stage).__name__}.{hook} raised "
-            f"{type(error).__name__}: {error}"
-        )
-        failed.__cause__ = error
-        return failed
+        self.world.observers(Signal(kind, message, stage=self.name, count=count))
 
     def in_callback(self) -> bool:
         """Whether the caller runs in this stage's own task."""
@@ -400,34 +334,13 @@ class Runner:
             and not (taking.sources or taking.queue or self._inbox)
         )
 
-    def statistics(self) -> StageStatistics:
-        """The stage at this moment."""
-        giving, taking = self.giving, self.taking
-        return StageStatistics(
-            name=self.name,
-            kind=self.kind,
-            state=_state(self),
-            demand_in=giving.outlet.asked if giving else 0,
-            demand_out=sum(one.asked for one in taking.sources.values()) if taking else 0,
-            received=taking.received if taking else 0,
-            handled=taking.handled if taking else 0,
-            emitted=giving.outlet.emitted if giving else 0,
-            delivered=giving.outlet.delivered if giving else 0,
-            buffered=giving.outlet.waiting if giving else 0,
-            queued=taking.queued if taking else 0,
-            discarded=giving.discarded if giving else 0,
-            calls=sum(side.calls for side in (giving, taking) if side),
-            seconds=sum(side.seconds for side in (giving, taking) if side),
-            subscriptions=tuple(one.statistics() for one in self.subscriptions),
-        )
-
     # --- the end ---------------------------------------------------------------------------------
 
     async def _end(self, reason: Reason, started: bool) -> None:
         """Tell everybody, and drop what is left. The program's last callback comes first."""
         if started:
             try:
-                await self.hook("handle_close", reason)
+                await self.program.hook("handle_close", reason)
             except StageError as error:
                 self.signal("stage-failed", str(error))
                 if reason.kind != "failed":
@@ -447,7 +360,7 @@ class Runner:
         while self._inbox:
             message = self._inbox.popleft()
             lost += len(message.events) if type(message) is Events else 0
-            self._late(message, counted=True)
+            answer_late(self, message, counted=True)
         for join in self._joins:
             if join.answer is not None and not join.answer.done():
                 join.answer.set_exception(StageError(f"{self.name} has ended"))
@@ -461,7 +374,7 @@ class Runner:
         for waiter in self._over_waiters:
             if not waiter.done():
                 waiter.set_result(reason)
-        self._changed(self)
+        self.world.changed(self)
 
     async def _leave(self, reason: Reason) -> None:
         """What the stage does when all others have been told: only its own resources are left."""
@@ -470,40 +383,19 @@ class Runner:
             try:
                 await leave(reason)
             except Exception as error:  # noqa: BLE001 - the stage has ended; it is said all the same
-                self.signal("stage-failed", str(self.failure("handle_left", error)))
-
-    def _late(self, message: Message | Internal, *, counted: bool = False) -> None:
-        """Answer a message that comes when all is over."""
-        reason = (self.ended or NORMAL).as_down()
-        if type(message) is Subscribe:
-            message.tag.consumer.send(Cancelled(message.tag, reason))
-        elif type(message) is Events:
-            dropped = drop(message, None)
-            if not counted:
-                text = f"{self.name} has ended: {dropped} events that still came were dropped"
-                self.signal("events-dropped", text, dropped)
-        elif type(message) is Call:
-            message.fail(StageError(f"{self.name} has ended ({reason}): it answers no call"))
-        elif type(message) is Join and message.answer is not None and not message.answer.done():
-            message.answer.set_exception(StageError(f"{self.name} has ended: it cannot subscribe"))
+                self.signal("stage-failed", str(self.program.failure("handle_left", error)))
 
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    @property
+    def state(self) -> str:
+        """In a word or three: does it run?"""
+        if self.ended is not None:
+            return f"ended: {self.ended.kind}"
+        return "ending" if self.ending or self.finishing else "running"
+
     def __repr__(self) -> str:
-        return f"<{self.kind} {self.name!r} {_state(self)}>"
-
-
-def _state(runner: Runner) -> str:
-    if runner.ended is not None:
-        return f"ended: {runner.ended.kind}"
-    if runner.ending or runner.finishing:
-        return "ending"
-    return "running"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+        return f"<{self.kind} {self.name!r} {self.state}>"

@@ -32,7 +32,7 @@ class Pulling(Producer[T]):
     carrier: Carrier | None = None
 
     def __init__(self) -> None:
-        self._wanted = 0
+        self._wanted: int = 0
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -49,6 +49,11 @@ class Pulling(Producer[T]):
         self._wanted += demand
         self._asked.set()
         return None
+
+    def _supply(self, events: list[T], carrier: Carrier | None) -> None:
+        giving = self._running().giving
+        assert giving is not None
+        giving.supply(events, carrier)
 
     async def handle_close(self, reason: Reason) -> None:
         """Pull no more."""
@@ -67,7 +72,7 @@ class Pulling(Producer[T]):
                 if not events:
                     break
                 self._wanted = max(0, self._wanted - len(events))
-                runner.supply(events, self.carrier)
+                self._supply(events, self.carrier)
             self.finish()
         except Exception as error:  # noqa: BLE001 - whatever a source raises ends its stage
             text = f"{self.name} could not get events: {type(error).__name__}: {error}"
@@ -134,7 +139,7 @@ class IterableStage(Pulling[T]):
         async for item in self._later:
             ready: list[T] = self._ready
             ready.append(item)
-            if len(ready) >= max(wanted, self._wanted):
+            if len(ready) >= self._wanted:
                 break
             if len(ready) == 1:
                 flush = asyncio.get_running_loop().call_soon(self._flush)
@@ -147,7 +152,7 @@ class IterableStage(Pulling[T]):
         found, self._ready = self._ready, []
         if found:
             self._wanted -= len(found)
-            self._running().supply(found, None)
+            self._supply(found, None)
 
     async def handle_close(self, reason: Reason) -> None:
         """Let the iterable close what it has open."""

@@ -141,7 +141,9 @@ class Giving(Stage, Generic[Out]):
         Raises:
             StageError: the stage is not running, or this is no sequence of events.
         """
-        self._running().emit(events, of)
+        giving = self._running().giving
+        assert giving is not None
+        giving.emit_by_hand(events, of)
 
     def handle_discarded(self, count: int) -> bool | None:
         """The buffer was full, and *count* events were dropped. False: no signal, please."""

@@ -1,14 +1,19 @@
 """What a stage has done so far, as a plain value.
 
-Does        name the figures.
+Does        name the figures, and read them.
 Does not    count: the stage's two sides do.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from penstock.stages.subscription import SubscriptionStatistics
+
+if TYPE_CHECKING:
+    from penstock.stages.runner import Runner
 
 
 class StageStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,3 +52,26 @@ class StageStatistics(msgspec.Struct, frozen=True, kw_only=True):
     calls: int
     seconds: float
     subscriptions: tuple[SubscriptionStatistics, ...]
+
+
+def statistics_of(runner: Runner) -> StageStatistics:
+    """The stage at this moment."""
+    giving, taking = runner.giving, runner.taking
+    sides = [side for side in (giving, taking) if side is not None]
+    return StageStatistics(
+        name=runner.name,
+        kind=runner.kind,
+        state=runner.state,
+        demand_in=giving.outlet.asked if giving else 0,
+        demand_out=sum(one.asked for one in taking.sources.values()) if taking else 0,
+        received=taking.received if taking else 0,
+        handled=taking.handled if taking else 0,
+        emitted=giving.outlet.emitted if giving else 0,
+        delivered=giving.outlet.delivered if giving else 0,
+        buffered=giving.outlet.waiting if giving else 0,
+        queued=taking.queued if taking else 0,
+        discarded=giving.discarded if giving else 0,
+        calls=sum(side.calls for side in sides),
+        seconds=sum(side.seconds for side in sides),
+        subscriptions=tuple(one.statistics() for one in runner.subscriptions),
+    )

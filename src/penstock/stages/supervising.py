@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -23,8 +24,9 @@ from penstock.signals import Signal
 from penstock.stages.calls import Join
 from penstock.stages.handle import StageHandle, To
 from penstock.stages.protocol import NORMAL, SHUTDOWN, Peer
-from penstock.stages.runner import Runner
+from penstock.stages.runner import Runner, World
 from penstock.stages.stage import Stage
+from penstock.stages.statistics import statistics_of
 
 
 @dataclass(slots=True, eq=False)
@@ -110,14 +112,8 @@ class Supervisor:
                 setattr(stage, name, value)
         joins = [Join(to.producer, to.options) for to in spec.joins]
         spec.replaced = False
-        spec.runner = Runner(
-            stage,
-            spec.name,
-            joins,
-            self._observers,
-            self._find,
-            lambda runner: self._changed(spec, runner),
-        )
+        world = World(self._observers, self._find, partial(self._changed, spec))
+        spec.runner = Runner(stage, spec.name, joins, world)
         spec.task = self._group.create_task(spec.runner.run(), name=f"penstock stage {spec.name}")
         spec.task.add_done_callback(self._task_ended)
 
@@ -234,7 +230,7 @@ class Supervisor:
         return [
             f"{runner.name} ({figures.buffered} buffered, {figures.queued} queued)"
             for runner in self._runners()
-            for figures in [runner.statistics()]
+            for figures in [statistics_of(runner)]
         ]
 
     async def close(self) -> None:

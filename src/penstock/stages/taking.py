@@ -59,7 +59,7 @@ class TakingSide:
         """Subscribe: tell the program, send the request, ask for the first events."""
         tag = Tag(self._runner, self._find(join.producer))
         subscription = Subscription(tag, join.options, "producer")
-        mode = await self._runner.hook("handle_subscribe", subscription)
+        mode = await self._runner.program.hook("handle_subscribe", subscription)
         if mode not in {None, "automatic", "manual"}:
             raise StageError(
                 f"{self._runner.name}: handle_subscribe must return 'automatic', 'manual' or None; "
@@ -213,7 +213,7 @@ class TakingSide:
         """The rest of a call that waits."""
         started = perf_counter()
         try:
-            events: list[Any] | None = await self._runner.resolve(result, "handle_events")
+            events: list[Any] | None = await self._runner.program.resolve(result, "handle_events")
             self._done(events, count, trace)
         except BaseException as error:
             raise self._failed(error, trace) from error
@@ -224,7 +224,10 @@ class TakingSide:
         self.calls += 1
         self.handled += count
         if result:
-            self._runner.give(result, trace)
+            giving = self._runner.giving
+            if giving is None:
+                raise self._runner.program.gives_nothing(result)
+            giving.give(result, trace)
         if trace is not None:
             self._runner.trace = None
             trace.close(count)
@@ -233,7 +236,7 @@ class TakingSide:
         self._runner.trace = None
         if trace is not None:
             trace.fail((), error if isinstance(error, Exception) else None)
-        return self._runner.failure("handle_events", error)
+        return self._runner.program.failure("handle_events", error)
 
     async def _end_source(self, message: Cancelled) -> None:
         subscription = self.sources.pop(message.tag, None)
@@ -241,7 +244,7 @@ class TakingSide:
             return
         subscription.open = False
         reason, runner = message.reason, self._runner
-        await runner.hook("handle_cancel", reason, subscription)
+        await runner.program.hook("handle_cancel", reason, subscription)
         if runner.ending or runner.finishing:
             return
         mode = subscription.options.cancel
@@ -282,7 +285,7 @@ class TakingSide:
         tag.producer.send(Cancel(tag, Reason("failed", error)))
 
     def _find(self, producer: Peer | str) -> Peer:
-        found = self._runner.find(producer)
+        found = self._runner.world.find(producer)
         if found is not None:
             return found
         error = StageError(

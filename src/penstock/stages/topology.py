@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import EllipsisType, TracebackType
-from typing import Any, Literal, Self, TypeVar, cast, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ClosedError, ConfigError
@@ -286,16 +286,17 @@ _OPTIONS = {"dispatcher", "buffer_size", "buffer_keep", "demand"}
 
 def _apply(stage: Any, options: Mapping[str, Any]) -> None:
     """Set *options* on the instance, each checked."""
-    known = _OPTIONS if isinstance(stage, Producer) else _OPTIONS - {"demand"}
-    if unknown := options.keys() - (known if isinstance(stage, Giving) else set()):
+    gives, produces = issubclass(type(stage), Giving), issubclass(type(stage), Producer)
+    known = _OPTIONS if produces else _OPTIONS - {"demand"}
+    if unknown := options.keys() - (known if gives else set()):
         raise ConfigError(
             f"{type(stage).__name__} has no option {', '.join(sorted(unknown))}; producers have "
             f"{', '.join(sorted(_OPTIONS))}, producer-consumers all but demand, consumers none"
         )
     for name, value in options.items():
         setattr(stage, name, value)
-    if isinstance(stage, Giving):
-        _check_giving(cast("Giving[Any]", stage))
+    if gives:
+        _check_giving(stage)
 
 
 def _check_giving(stage: Giving[Any]) -> None:

@@ -1,0 +1,34 @@
+"""What a stage answers when all is over.
+
+Does        answer each message of the protocol, and each call, that still comes.
+Does not    end a stage: the runner does.
+Invariants  1. who waits is told; what carries an outcome is returned; what is dropped is counted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.errors import StageError
+from penstock.stages.calls import Call, Internal, Join
+from penstock.stages.protocol import NORMAL, Cancelled, Events, Message, Subscribe
+from penstock.stages.taking import drop
+
+if TYPE_CHECKING:
+    from penstock.stages.runner import Runner
+
+
+def answer_late(runner: Runner, message: Message | Internal, *, counted: bool = False) -> None:
+    """Answer *message*; *counted*: its events are part of a sum that is signalled elsewhere."""
+    name, reason = runner.name, (runner.ended or NORMAL).as_down()
+    if type(message) is Subscribe:
+        message.tag.consumer.send(Cancelled(message.tag, reason))
+    elif type(message) is Events:
+        dropped = drop(message, None)
+        if dropped and not counted:
+            text = f"{name} has ended: {dropped} events that still came were dropped"
+            runner.signal("events-dropped", text, dropped)
+    elif type(message) is Call:
+        message.fail(StageError(f"{name} has ended ({reason}): it answers no call"))
+    elif type(message) is Join and message.answer is not None and not message.answer.done():
+        message.answer.set_exception(StageError(f"{name} has ended: it cannot subscribe"))

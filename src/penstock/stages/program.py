@@ -1,0 +1,93 @@
+"""A stage's callbacks, as its runner calls them.
+
+Does        call them, `def` or `async def`; check what they return; name their failures.
+Does not    decide when, or what follows.
+Invariants  1. whatever a callback raises leaves here as a StageError that names stage and callback;
+               but for a cancellation from outside, which passes as it is.
+            2. events leave here as a list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from inspect import isawaitable
+from typing import Any, cast
+
+from penstock.errors import StageError
+from penstock.stages.stage import Giving, Stage
+
+
+class Program:
+    """The user's side of a running stage.
+
+    Args:
+        stage: whose callbacks they are.
+        name: the stage's name, for errors.
+    """
+
+    __slots__ = ("name", "stage")
+
+    def __init__(self, stage: Stage, name: str) -> None:
+        self.stage = stage
+        self.name = name
+
+    async def hook(self, name: str, *arguments: Any) -> Any:
+        """Call one of the rarer callbacks."""
+        callback = getattr(self.stage, name, None)
+        if callback is None:
+            return None
+        try:
+            result = callback(*arguments)
+            return await result if isawaitable(result) else result
+        except BaseException as error:
+            raise self.failure(name, error) from error
+
+    async def resolve(self, result: Any, hook: str) -> list[Any] | None:
+        """What a callback returned, as a list of events."""
+        if isawaitable(result):
+            result = await result
+        if result is None or type(result) is list:
+            return cast("list[Any] | None", result)
+        return self.listed(result, hook)
+
+    def listed(self, result: Any, hook: str) -> list[Any]:
+        """*result* as a list, or StageError: it is no sequence of events."""
+        if type(result) is list:
+            return cast("list[Any]", result)
+        if not issubclass(type(self.stage), Giving):
+            raise self.gives_nothing(result)
+        if isinstance(result, Sequence) and not isinstance(result, str | bytes | bytearray):
+            return list(cast("Sequence[Any]", result))
+        raise StageError(
+            f"{self.name}: {type(self.stage).__name__}.{hook} must give a sequence of events "
+            f"(a list, best of all), or None; got {_short(result)} ({type(result).__name__})"
+        )
+
+    def gives_nothing(self, result: Any) -> StageError:
+        """What to raise where a consumer returned *result*."""
+        return StageError(
+            f"{self.name}: {type(self.stage).__name__}.handle_events must return None, as a "
+            f"consumer gives nothing out; got {_short(result)} ({type(result).__name__})"
+        )
+
+    def failure(self, hook: str, error: BaseException) -> BaseException:
+        """What a callback's *error* becomes: a StageError, but for a cancellation from outside."""
+        if isinstance(error, StageError):
+            return error
+        if not isinstance(error, Exception):
+            task = asyncio.current_task()
+            outside = task is None or task.cancelling()
+            if not isinstance(error, asyncio.CancelledError) or outside:
+                return error
+        failed = StageError(
+            f"{self.name}: {type(self.stage).__name__}.{hook} raised "
+            f"{type(error).__name__}: {error}"
+        )
+        failed.__cause__ = error
+        return failed
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -47,12 +47,22 @@ async def server() -> AsyncIterator[int]:
         await running.aclose()
 
 
+@asynccontextmanager
+async def no_server() -> AsyncIterator[int]:
+    """For what happens within the process."""
+    yield 0
+
+
 async def race(
-    work: Mapping[str, Callable[[int, int], Awaitable[float]]], events: int, rounds: int
+    work: Mapping[str, Callable[[int, int], Awaitable[float]]],
+    events: int,
+    rounds: int,
+    *,
+    on_server: bool = True,
 ):
     """Events per second of each contestant, by round; they take turns."""
     rates: dict[str, list[float]] = {name: [] for name in work}
-    async with server() as port:
+    async with server() if on_server else no_server() as port:
         for _ in range(rounds):
             for name, run in work.items():
                 rates[name].append(events / await run(port, events))
@@ -73,6 +83,9 @@ def main(
     work: Mapping[str, Callable[[int, int], Awaitable[float]]],
     claims: list[Claim],
     events: int,
+    *,
+    on_server: bool = True,
+    what: str = f"{len(VALUE)}-byte values",
 ) -> None:
     """Run, print, and exit with 1 if a claim does not hold."""
     parser = argparse.ArgumentParser(description=title)
@@ -80,21 +93,18 @@ def main(
     parser.add_argument("--rounds", type=int, default=5, help="rounds; medians are compared")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rates = asyncio.run(race(work, options.events, options.rounds))
+    rates = asyncio.run(race(work, options.events, options.rounds, on_server=on_server))
     medians = {name: statistics.median(rate) for name, rate in rates.items()}
     verdicts = [(claim, medians[claim.ours] / medians[claim.theirs]) for claim in claims]
     if options.json:
         print(json.dumps({"rates": rates, "ratios": [[*vars(c).values(), r] for c, r in verdicts]}))
     else:
-        _print(title, options.events, rates, medians, verdicts)
+        _print(f"{title}: {options.events} events a round, {what}", rates, medians, verdicts)
     sys.exit(0 if all(ratio >= claim.least for claim, ratio in verdicts) else 1)
 
 
-def _print(title, events, rates, medians, verdicts) -> None:
-    print(
-        f"{title}: {events} events a round, {len(VALUE)}-byte values, "
-        f"Python {platform.python_version()}, {platform.machine()}"
-    )
+def _print(title, rates, medians, verdicts) -> None:
+    print(f"{title}, Python {platform.python_version()}, {platform.machine()}")
     width = max(map(len, rates))
     for name, rate in rates.items():
         spread = f"{min(rate):>11,.0f} … {max(rate):,.0f}"

@@ -350,7 +350,11 @@ class Outcome(NamedTuple):
 
 
 class Source(Protocol[T_co]):
-    """Anything that hands out events on demand and takes their outcomes."""
+    """Anything that hands out events on demand and takes their outcomes.
+
+    If it is an asynchronous context manager too, whoever runs it enters it first and leaves it
+    last, unless its attribute `opened` says that somebody did. The same goes for a `Target`.
+    """
 
     async def fetch(self, demand: int) -> Sequence[T_co]:
         """At least one and at most *demand* events; an empty sequence means that it is the end."""

@@ -38,8 +38,7 @@ from penstock.stages.stage import LATER, Consumer, Giving, ProducerConsumer, Sta
 from penstock.stages.subscription import Subscription
 from penstock.stages.taking import TakingSide, drop
 
-TURN = 64
-"""Messages that a stage handles at most before other tasks get their turn."""
+TURN = 64  # messages that a stage handles at most before other tasks get their turn
 
 
 class World(NamedTuple):

@@ -84,6 +84,7 @@ class Group(Generic[T]):
         self._client = client
         self._streams = list(streams)
         self._handled: dict[int, bool] = {}
+        self._entered = False
         self._options = options
         self._work: Membership[T] = Membership(
             client, name, self._streams, options, predicate(where), until
@@ -93,6 +94,11 @@ class Group(Generic[T]):
     def member(self) -> str:
         """This member's name."""
         return self._work.name
+
+    @property
+    def opened(self) -> bool:
+        """Whether it was entered already."""
+        return self._entered
 
     async def __aenter__(self) -> Group[T]:
         """Join; the group is made if there is none, and fetching begins.
@@ -104,6 +110,7 @@ class Group(Generic[T]):
             BackendError: refused, or not reachable.
         """
         await self._work.open()
+        self._entered = True
         self._client.opened(self)
         return self
 

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
+from penstock.errors import BackendUnavailable, OutcomeUnknown, PenstockError
 from penstock.event import Position
 from penstock.ports import Appender
 
@@ -142,3 +143,11 @@ class Receipt:
             self._future.exception()  # looked at: the writer reports it if nobody awaits it
         else:
             self._future.set_result(outcome)
+
+
+def too_late(stream: str, receipt: Receipt | None, timeout: float) -> PenstockError:
+    """What to raise when an append had no outcome within *timeout* seconds."""
+    text = f"an append to {stream!r} had no outcome within {timeout} s; it "
+    if receipt is None:
+        return BackendUnavailable(text + "was not sent", verb="append to", key=stream)
+    return OutcomeUnknown(text + "may be stored", unknown=1)

@@ -86,6 +86,11 @@ class Reader(Generic[T]):
         self._read = self._yielded = self._filtered = 0
         self._closed = False
 
+    @property
+    def opened(self) -> bool:
+        """Whether it was entered already."""
+        return self._task is not None or self._closed
+
     async def __aenter__(self) -> Reader[T]:
         """Open the cursor; `start` and `until` are anchored when this returns.
 

@@ -20,7 +20,6 @@ from penstock.errors import (
     ConfigError,
     NotFound,
     OutcomeUnknown,
-    PenstockError,
 )
 from penstock.event import NEWEST, OLDEST, Event, Position, Shard, Start, Until
 from penstock.ports import Appender, AppendOptions, GroupInfo, StreamInfo, TrimTo
@@ -28,7 +27,7 @@ from penstock.rules.filters import Where
 from penstock.rules.partition import shard_of
 from penstock.rules.retry import Retry
 from penstock.streams.format import Format, ShardOrigin, choose, make_meta
-from penstock.streams.lane import BATCH_EVENTS, Lane, Receipt
+from penstock.streams.lane import BATCH_EVENTS, Lane, Receipt, too_late
 from penstock.streams.writer import MAX_PENDING, MAX_PENDING_BYTES, Writer
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class Stream(Generic[T]):
                 lane.add(fields, size, receipt, timeout)
                 return await self._outcome(receipt)
         except TimeoutError as error:
-            raise self._too_late(receipt, timeout) from error
+            raise too_late(self.name, receipt, timeout) from error
 
     async def append_many(self, values: Sequence[T], *, timeout: float = 30.0) -> list[Position]:
         """Append several events in order, each in its own place; the positions.
@@ -149,6 +148,10 @@ class Stream(Generic[T]):
             if at % (20 * BATCH_EVENTS) == 20 * BATCH_EVENTS - 1:
                 await self._outcome(receipts[-1])
         return [await self._outcome(receipt) for receipt in receipts]
+
+    async def write(self, batch: Sequence[T]) -> None:
+        """Append all of *batch*, and wait until it is stored (the port `Target`)."""
+        await self.append_many(batch)
 
     def writer(
         self,
@@ -391,9 +394,3 @@ class Stream(Generic[T]):
             if error.unknown or error.stored:
                 raise
             raise BackendUnavailable(str(error), verb="append to", key=self.name) from error
-
-    def _too_late(self, receipt: Receipt | None, timeout: float) -> PenstockError:
-        text = f"an append to {self.name!r} had no outcome within {timeout} s; it "
-        if receipt is None:
-            return BackendUnavailable(text + "was not sent", verb="append to", key=self.name)
-        return OutcomeUnknown(text + "may be stored", unknown=1)

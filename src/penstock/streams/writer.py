@@ -86,6 +86,11 @@ class Writer(Generic[T]):
         self._room.set()
         self._closed = False
 
+    @property
+    def opened(self) -> bool:
+        """Whether it was entered already."""
+        return self._format is not None or self._closed
+
     async def __aenter__(self) -> Writer[T]:
         """Open the sessions: what is wrong with the stream is raised here.
 

@@ -111,6 +111,19 @@ async def test_asks_are_replayed_one_by_one() -> None:
     assert counter.asked == [2, 2, 1]
 
 
+@pytest.mark.conformance("GS-031")
+async def test_all_asks_are_replayed_also_where_the_first_is_not_served() -> None:
+    silent, mouth = Silent(), Stranger()
+    async with Topology() as topology:
+        handle = topology.start(silent, demand="accumulate")
+        tag = mouth.subscribe(handle, ask=2)
+        handle.send(Ask(tag, 3))
+        await quiet(topology)
+        handle.demand("forward")
+        await quiet(topology)
+        assert silent.asked == [2, 3]
+
+
 @pytest.mark.conformance("GS-032")
 async def test_emissions_are_replayed_one_by_one_to_all_consumers_of_a_broadcast() -> None:
     forwarders = [Forwarder(), Forwarder()]

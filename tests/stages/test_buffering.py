@@ -46,12 +46,13 @@ async def test_events_that_nobody_asked_for_are_kept_and_go_first() -> None:
 # --- bounds ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("GS-039", "GS-040")
 @pytest.mark.parametrize("kind", [Silent, Middle])
 @pytest.mark.parametrize(
     ("keep", "kept"),
     [
-        pytest.param("first", "abcde", marks=pytest.mark.conformance("GS-039")),
-        pytest.param("last", "defgh", marks=pytest.mark.conformance("GS-040")),
+        ("first", "abcde"),
+        ("last", "defgh"),
     ],
 )
 @pytest.mark.parametrize("emissions", [["abcdefgh"], ["abc", "defgh"], ["abcde", "f", "gh"]])
@@ -258,6 +259,20 @@ async def test_what_is_buffered_while_a_consumer_joins_a_broadcast_goes_before_n
         for mouth in (first, second):
             assert await mouth.reach(3) == [1, 2, 3]
         assert handle.estimate_buffered_count() == 0
+
+
+@pytest.mark.conformance("GS-051", "GS-137")
+async def test_what_is_buffered_goes_out_when_the_one_that_held_it_up_leaves_a_broadcast() -> None:
+    async with Topology() as topology:
+        handle = topology.start(Silent(), dispatcher=BroadcastDispatcher())
+        first, _ = joined(handle, 10, {})
+        second, tag = joined(handle, 0, {})
+        await emit(handle, [1, 2])
+        await quiet(topology, first.messages)
+        assert first.messages == []
+        handle.send(Cancel(tag, Reason("normal")))
+        assert await first.reach(2) == [1, 2]
+        assert second.events == []
 
 
 @pytest.mark.conformance("GS-051")

@@ -240,3 +240,93 @@ async def test_handle_close_is_called_once_with_the_reason(kind: type[Any], form
         [("failed", error)],
         [("shutdown", None)],
     ]
+
+
+async def test_what_a_callback_gives_out_as_it_stops_is_still_delivered() -> None:
+    """As far as it was asked for; the rest is lost, and counted."""
+
+    class Last(Silent):
+        def handle_demand(self, demand: int) -> Any:
+            self.stop()
+            return range(demand + 2)
+
+    topology, signals = watched()
+    async with topology:
+        forwarder = Forwarder()
+        spring = topology.start(Last())
+        pool = topology.start(forwarder, subscribe_to=spring.with_options(max_demand=3))
+        await pool.wait()
+        assert forwarder.events == [0, 1, 2]
+        assert [(signal.kind, signal.count) for signal in signals] == [("events-dropped", 2)]
+
+
+async def test_a_stage_between_that_stops_in_a_call_gives_out_what_came_of_it() -> None:
+    class Once(Middle):
+        def handle_events(self, events: list[Any], source: Subscription) -> Any:
+            self.stop()
+            return events
+
+    topology, _ = watched()
+    async with topology:
+        spring, forwarder = topology.start(Counter()), Forwarder()
+        to = spring.with_options(max_demand=4, min_demand=2)
+        middle = topology.start(Once(), subscribe_to=to)
+        pool = topology.start(forwarder, subscribe_to=middle)
+        await pool.wait()
+        assert forwarder.events == [0, 1]
+
+
+async def test_a_consumer_that_finishes_takes_what_is_on_its_way_and_ends() -> None:
+    class Full(Forwarder):
+        def handle_events(self, events: list[Any], source: Subscription) -> None:
+            super().handle_events(events, source)
+            self.finish()
+
+    topology, signals = watched()
+    async with topology:
+        counter, full = Counter(), Full()
+        spring = topology.start(counter)
+        pool = topology.start(full, subscribe_to=spring.with_options(max_demand=6, min_demand=3))
+        assert await pool.wait() == Reason("normal")
+        assert full.events == list(range(6))
+        assert counter.asked == [6]
+        assert spring.alive
+        assert not signals
+
+
+@pytest.mark.parametrize("name", ["handle_events", "handle_info"])
+async def test_a_cancellation_that_a_callback_raises_by_itself_is_a_failure(name: str) -> None:
+    """As where it awaits a task of its own that was cancelled; nobody wanted the stage to end."""
+
+    async def callback(*_: Any) -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    topology, _ = watched()
+    async with topology:
+        spring = topology.start(Counter())
+        stage = overridden(Sleeper, **{name: callback})
+        stage.wake.set()
+        handle = topology.start(stage, name="pool", subscribe_to=spring, restart="temporary")
+        handle.info("hello")
+        reason = await handle.wait()
+    assert reason.kind == "failed"
+    assert f"pool: Other.{name} raised CancelledError" in str(reason.error)
+
+
+@pytest.mark.parametrize("wake", [True, False], ids=["late", "never"])
+async def test_a_start_that_hangs_is_cancelled_when_the_topology_closes(wake: bool) -> None:
+    class Slow(Sleeper):
+        async def handle_start(self) -> None:
+            await self.wake.wait()
+
+    topology, _ = watched()
+    async with topology:
+        slow = Slow()
+        handle = topology.start(slow, shutdown=5.0 if wake else 0.01)
+        await quiet(topology)
+        if wake:
+            asyncio.get_running_loop().call_soon(slow.wake.set)
+    assert handle.ended == Reason("shutdown")
+    assert len(slow.closed) == int(wake), "closed only where it was opened"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -11,6 +11,7 @@ from penstock.stages import (
     BroadcastDispatcher,
     DemandDispatcher,
     PartitionDispatcher,
+    Producer,
     RoundRobinDispatcher,
     StageHandle,
     SubscribeOptions,
@@ -49,6 +50,20 @@ async def manual(topology: Topology, to: Any) -> Forwarder:
     topology.start(forwarder, subscribe_to=to, restart="temporary")
     await forwarder.subscribed.reach(1)
     return forwarder
+
+
+class Known(DemandDispatcher):
+    """Understands one option, and writes down what it was given."""
+
+    known = frozenset({"colour"})
+    given: ClassVar[list[dict[str, Any]]] = []
+
+    def fresh(self) -> Known:
+        return Known()
+
+    def subscribe(self, tag: Any, options: Any) -> None:
+        self.given.append(dict(options))
+        super().subscribe(tag, options)
 
 
 # --- every dispatcher -------------------------------------------------------------------------
@@ -133,6 +148,42 @@ async def test_who_asks_for_more_than_the_others_at_once_is_signalled() -> None:
         assert kinds(signals) == ["greedy-consumer"]
         assert "spring" in signals[0].message
         assert "11" in signals[0].message
+
+
+# --- options of a subscription ----------------------------------------------------------------
+
+
+@pytest.mark.conformance("GS-077")
+async def test_other_options_reach_the_producer_and_its_dispatcher() -> None:
+    topology, _ = watched()
+    Known.given.clear()
+    async with topology:
+        silent = Silent()
+        producer = topology.start(silent, dispatcher=Known())
+        topology.start(Forwarder(), subscribe_to=producer.with_options(colour="red", max_demand=7))
+        await silent.subscribed.reach(1)
+        assert silent.subscribed[0].options.extra == {"colour": "red"}
+        await quiet(topology)
+    assert Known.given == [{"max_demand": 7, "colour": "red"}]
+
+
+@pytest.mark.conformance("GS-077")
+async def test_an_option_that_nobody_understands_is_refused_at_the_caller() -> None:
+    """A producer with a `handle_subscribe` of its own may understand any."""
+
+    class Plain(Producer[int]):
+        def handle_demand(self, demand: int) -> None:
+            pass
+
+    topology, _ = watched()
+    async with topology:
+        plain = topology.start(Plain())
+        with pytest.raises(ConfigError, match="colour"):
+            plain.with_options(colour="red")
+        silent = Silent()
+        topology.start(Forwarder(), subscribe_to=topology.start(silent).with_options(size="big"))
+        await silent.subscribed.reach(1)
+        assert silent.subscribed[0].options.extra == {"size": "big"}
 
 
 # --- broadcast --------------------------------------------------------------------------------
@@ -239,8 +290,8 @@ async def test_what_was_buffered_while_one_joined_is_delivered_first_to_both() -
             assert await taker.reach(3) == [1, 2, 3]
 
 
-async def test_each_consumer_gets_what_its_selector_wants() -> None:
-    """What it does not want costs it no demand."""
+async def test_what_a_selector_leaves_out_costs_no_demand_and_holds_nothing_up() -> None:
+    """Of one emission as of several."""
     topology, _ = watched()
     async with topology:
         producer = broadcasting(topology, Silent())
@@ -292,126 +343,3 @@ async def test_a_selector_that_raises_ends_its_own_subscription_alone() -> None:
         await emit(producer, [4])
         assert await good.reach(5) == [1, 2, 0, 3, 4], "nobody waits for one that is gone"
         assert kinds(signals) == ["subscription-refused"]
-
-
-# --- partitions -------------------------------------------------------------------------------
-
-
-def parted(topology: Topology, stage: Any = None, **options: Any) -> StageHandle[Any]:
-    """A producer that sends even numbers to the one, odd ones to the other."""
-    options.setdefault("hash", lambda n: "odd" if n % 2 else "even")
-    dispatcher = PartitionDispatcher(["even", "odd"], **options)
-    return topology.start(stage or Silent(), name="spring", dispatcher=dispatcher)
-
-
-@pytest.mark.conformance("GS-146")
-async def test_events_of_a_partition_without_a_consumer_wait_for_it() -> None:
-    topology, _ = watched()
-    async with topology:
-        producer = parted(topology)
-        even = await manual(topology, producer.with_options(partition="even"))
-        even.subscribed[0].ask(10)
-        await emit(producer, range(6))
-        assert await even.reach(3) == [0, 2, 4]
-        assert producer.estimate_buffered_count() == 3
-        odd = await manual(topology, producer.with_options(partition="odd"))
-        odd.subscribed[0].ask(2)
-        assert await odd.reach(2) == [1, 3]
-        odd.subscribed[0].ask(2)
-        assert await odd.reach(3) == [1, 3, 5]
-
-
-WRONG = {
-    "missing": ({}, "must say which partition="),
-    "unknown": ({"partition": "third"}, "partition must be one of 'even', 'odd'"),
-    "no name": ({"partition": []}, "partition must be one of 'even', 'odd'"),
-    "taken": ({"partition": "even"}, "taken by"),
-}
-
-
-@pytest.mark.conformance("GS-153")
-@pytest.mark.parametrize("wrong", WRONG)
-async def test_a_consumer_of_a_wrong_partition_is_refused_and_harms_nobody(wrong: str) -> None:
-    extra, text = WRONG[wrong]
-    topology, signals = watched()
-    async with topology:
-        silent = Silent()
-        producer = parted(topology, silent)
-        even = await manual(topology, producer.with_options(partition="even"))
-        bad = await manual(topology, To("spring", SubscribeOptions(extra=extra)))
-        reason, _ = (await bad.cancelled.reach(1))[0]
-        assert (reason.kind, reason.down) == ("failed", False)
-        assert isinstance(reason.error, ConfigError)
-        assert text in str(reason.error)
-        assert kinds(signals)[0] == "subscription-refused"
-        assert [one.tag for one in silent.subscriptions] == [even.subscribed[0].tag]
-        even.subscribed[0].ask(1)
-        await emit(producer, [2])
-        assert await even.reach(1) == [2]
-
-
-@pytest.mark.conformance("GS-153")
-@pytest.mark.parametrize("wrong", ["missing", "unknown", "no name"])
-async def test_a_wrong_partition_is_refused_at_the_caller_where_it_can_be_known(
-    wrong: str,
-) -> None:
-    extra, text = WRONG[wrong]
-    topology, _ = watched()
-    async with topology:
-        producer = parted(topology)
-        with pytest.raises(ConfigError, match=text):
-            producer.with_options(**extra)
-
-
-@pytest.mark.conformance("GS-153")
-async def test_a_partition_is_free_again_when_its_consumer_has_left() -> None:
-    topology, _ = watched()
-    async with topology:
-        producer = parted(topology)
-        even = producer.with_options(partition="even", cancel="temporary")
-        for number in (2, 4):
-            taker = await manual(topology, even)
-            taker.subscribed[0].ask(1)
-            await emit(producer, [number])
-            assert await taker.reach(1) == [number]
-            taker.subscribed[0].cancel()
-            await taker.cancelled.reach(1)
-
-
-@pytest.mark.conformance("GS-154")
-async def test_what_is_held_for_a_consumer_that_leaves_is_there_for_the_next() -> None:
-    """In order, before anything newer; and no other gets it."""
-    topology, signals = watched()
-    async with topology:
-        producer = parted(topology)
-        odd = await manual(topology, producer.with_options(partition="odd"))
-        even = await manual(topology, producer.with_options(partition="even", cancel="temporary"))
-        odd.subscribed[0].ask(100)
-        even.subscribed[0].ask(1)
-        await emit(producer, [0, 2, 1, 4, 3])
-        assert await even.reach(1) == [0]
-        even.subscribed[0].cancel()
-        await even.cancelled.reach(1)
-        await emit(producer, [6, 8])
-        heir = await manual(topology, producer.with_options(partition="even"))
-        heir.subscribed[0].ask(10)
-        assert await heir.reach(4) == [2, 4, 6, 8]
-        assert odd.events == [1, 3]
-        assert not signals
-
-
-async def test_a_full_partition_holds_up_its_producer_and_no_more_than_max_demand_waits() -> None:
-    topology, _ = watched()
-    async with topology:
-        producer = parted(topology, hash=lambda n: "even")
-        even = await manual(topology, producer.with_options(partition="even", max_demand=4))
-        odd = await manual(topology, producer.with_options(partition="odd", max_demand=4))
-        odd.subscribed[0].ask(100)
-        await emit(producer, range(50))
-        await quiet(topology)
-        figures = producer.statistics()
-        assert (figures.delivered, figures.buffered) == (0, 50), "none lost, none handed out"
-        dispatcher = producer.runner.giving.outlet.dispatcher  # type: ignore[union-attr]
-        assert dispatcher.backlog == 4
-        even.subscribed[0].ask(50)
-        assert await even.reach(50) == list(range(50))

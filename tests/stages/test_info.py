@@ -24,12 +24,6 @@ from stages.fixtures import (
     within,
 )
 
-STAGES = [
-    pytest.param(Forwarder, marks=pytest.mark.conformance("GS-052")),
-    pytest.param(Middle, marks=pytest.mark.conformance("GS-053")),
-    pytest.param(Silent, marks=pytest.mark.conformance("GS-055")),
-]
-
 
 def diary(stage: Watcher, mouth: Stranger) -> Seen[Any]:
     """One list of what *mouth* is sent (lists of events) and of the infos of *stage*."""
@@ -47,7 +41,8 @@ def diary(stage: Watcher, mouth: Stranger) -> Seen[Any]:
 # --- at once ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", STAGES)
+@pytest.mark.conformance("GS-052", "GS-053", "GS-055")
+@pytest.mark.parametrize("kind", [Forwarder, Middle, Silent])
 async def test_where_nothing_waits_an_info_comes_at_once(kind: type[Watcher]) -> None:
     async with Topology() as topology:
         handle = topology.start(stage := kind())
@@ -195,7 +190,8 @@ async def test_infos_cut_what_is_given_and_come_in_order() -> None:
     async with Topology() as topology:
         silent, forwarder = Silent(), Forwarder()
         handle = topology.start(silent)
-        await emit(handle, ["a", "b", "c"])
+        await emit(handle, ["a", "b"])
+        await emit(handle, ["c"])
         for info in "def":
             handle.info(info)
         await emit(handle, ["g", "h"])
@@ -237,3 +233,21 @@ async def test_a_stage_that_stops_by_an_info_has_given_all_that_it_emitted_befor
     assert forwarder.events == list(range(10))
     assert finite.infos == ["stop"]
     assert kinds(signals) == []
+
+
+@pytest.mark.conformance("GS-054")
+async def test_any_number_of_infos_may_wait_behind_one_event() -> None:
+    """Thousands of them: they are handled one by one, not one within the other."""
+    async with Topology() as topology:
+        source, middle, mouth = Silent(), Middle(), Stranger()
+        above = topology.start(source)
+        handle = topology.start(middle, subscribe_to=above)
+        await source.asked.reach(1)
+        await emit(above, ["event"])
+        await quiet(topology)
+        for number in range(3000):
+            handle.info(number)
+        mouth.subscribe(handle, ask=1)
+        await middle.infos.reach(3000)
+    assert middle.infos == list(range(3000))
+    assert mouth.events == ["event"]

@@ -81,8 +81,8 @@ class Model:
         return []
 
     @property
-    def pending(self) -> list[int]:
-        """What of it an info waits for."""
+    def pending(self) -> list[tuple[int, Tag]]:
+        """What of it an info waits for, and who will get it."""
         return []
 
     def step(self, moved: list[int], deliveries: Sequence[tuple[Any, list[int], Any]]) -> None:
@@ -90,9 +90,7 @@ class Model:
         now = self._deliver(deliveries)
         assert sorted(event for part in now.values() for event in part) == moved
 
-    def _deliver(
-        self, deliveries: Sequence[tuple[Any, list[int], Any]]
-    ) -> dict[Tag, list[int]]:
+    def _deliver(self, deliveries: Sequence[tuple[Any, list[int], Any]]) -> dict[Tag, list[int]]:
         now: dict[Tag, list[int]] = {}
         for tag, events, _ in deliveries:
             assert events, "an empty message"
@@ -166,9 +164,9 @@ class Lanes(Model):
         return [event for queue in self.queues for event in queue]
 
     @property
-    def pending(self) -> list[int]:
+    def pending(self) -> list[tuple[int, Tag]]:
         pairs = zip(self.queues, self.owners, strict=True)
-        return [event for queue, owner in pairs if owner for event in queue]
+        return [(event, owner) for queue, owner in pairs if owner for event in queue]
 
     def step(self, moved: list[int], deliveries: Sequence[tuple[Any, list[int], Any]]) -> None:
         for event in moved:

@@ -155,6 +155,25 @@ def test_two_subscriptions_have_ledgers_of_their_own() -> None:
     assert other.received(10) == [(5, 5), (5, 5)]
 
 
+@given(bounds(), st.lists(st.integers(1, 40), max_size=8), st.booleans())
+def test_the_short_way_says_the_same(
+    bound: tuple[int, int], messages: list[int], manual: bool
+) -> None:
+    """`whole` is `received` where that is one slice within demand; else it changes nothing."""
+    short, long = Demand(*bound, manual=manual), Demand(*bound, manual=manual)
+    short.grant(bound[0])
+    long.grant(bound[0])
+    for received in messages:
+        fits = not manual and received <= min(long.pending, long.chunk)
+        ask = short.whole(received)
+        if fits:
+            assert [(received, ask)] == long.received(received)
+        else:
+            assert ask == -1
+            assert short.received(received) == long.received(received)
+        assert (short.pending, short.excess) == (long.pending, long.excess)
+
+
 # --- manual ------------------------------------------------------------------------------------
 
 

@@ -26,8 +26,8 @@ class Outlet:
     """What a producer has to give, and who has asked for it.
 
     Every step returns deliveries, to be sent in their order. What happens rarely is found in
-    `overflow`, `infos`, `skipped` and `broken`, each to be emptied by whoever reads it; `rare` says
-    whether there is anything.
+    `overflow`, `infos`, `skipped`, `broken` and `failure` (of the dispatcher), to be emptied by
+    whoever reads them; `rare` says whether there is anything.
 
     Args:
         dispatcher: who gets what.
@@ -36,17 +36,9 @@ class Outlet:
     """
 
     __slots__ = (
-        *(
-            "_asks",
-            "_holds",
-            "accumulating",
-            "asked",
-            "broken",
-            "buffer",
-            "delivered",
-            "dispatcher",
-        ),
-        *("emitted", "infos", "outstanding", "overflow", "rare", "skipped"),
+        *("_asks", "_holds", "accumulating", "asked", "broken", "buffer", "delivered"),
+        *("dispatcher", "emitted", "failure", "infos", "outstanding", "overflow", "rare"),
+        "skipped",
     )
 
     def __init__(self, dispatcher: Dispatcher, buffer: Buffer, *, accumulate: bool = False) -> None:
@@ -58,6 +50,7 @@ class Outlet:
         self.outstanding = 0  # what the program was asked for, and has not emitted
         self.asked = self.emitted = self.delivered = 0
         self.rare = False
+        self.failure: Exception | None = None
         self.overflow: list[Overflow] = []
         self.infos: list[Any] = []
         self.skipped: list[Piece] = []
@@ -101,7 +94,11 @@ class Outlet:
         if self.accumulating or self.buffer.count:
             self._store(events, carrier, apart=self.accumulating)
             return () if self.accumulating else self.serve()
-        deliveries, taken, skipped, broken = self.dispatcher.dispatch(events, carrier)
+        try:
+            deliveries, taken, skipped, broken = self.dispatcher.dispatch(events, carrier)
+        except Exception:
+            self.buffer.restore([Piece(events, carrier)])
+            raise
         self.delivered += taken - len(skipped)
         if taken < count:
             self._store(events[taken:], carrier)
@@ -121,7 +118,12 @@ class Outlet:
             if found is None:
                 break
             (events, carrier), infos = found
-            deliveries, taken, skipped, broken = self.dispatcher.dispatch(events, carrier)
+            try:
+                deliveries, taken, skipped, broken = self.dispatcher.dispatch(events, carrier)
+            except Exception as error:  # noqa: BLE001 - raised when what is served has been sent
+                self.buffer.put_back(events, carrier, infos)
+                self.failure, self.rare = error, True
+                break
             served += deliveries
             self.delivered += taken - len(skipped)
             if taken < len(events):  # the pins behind them stay behind them

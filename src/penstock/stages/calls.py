@@ -8,6 +8,7 @@ Invariants  1. a call is answered once; who waits for one is told when the stage
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -35,6 +36,10 @@ class Call:
         """Whether it was answered, or nobody waits any more."""
         return self._answer.done()
 
+    def when_answered(self, told: Callable[[Call], None]) -> None:
+        """Call *told* when it has been answered, or nobody waits any more."""
+        self._answer.add_done_callback(lambda _: told(self))
+
     def reply(self, value: Any) -> None:
         """Answer now. Where nobody waits any more (a timeout), the answer is dropped."""
         if not self._answer.done():
@@ -50,27 +55,32 @@ class Receipt:
     """Events whose work goes on after their `handle_events`; made by `keep` there.
 
     Their outcome is known when this was said to be done, and all that was emitted of it has left.
+    A stage that finishes waits for it; one that ends otherwise returns the events.
     """
 
-    __slots__ = ("_open", "trace")
+    __slots__ = ("_closed", "trace")
 
-    def __init__(self, trace: Trace | None) -> None:
+    def __init__(self, trace: Trace | None, closed: Callable[[Receipt], None]) -> None:
         self.trace = trace
-        self._open = True
+        self._closed: Callable[[Receipt], None] | None = closed
         if trace:
             trace.add(1)
 
     def done(self) -> None:
         """The work is done; nothing more is emitted of these events."""
-        if self._open and self.trace:
+        if self._close() and self.trace:
             self.trace.close(1)
-        self._open = False
 
-    def failed(self, error: BaseException) -> None:
-        """The work failed: so have the events."""
-        if self._open and self.trace:
+    def failed(self, error: BaseException | None) -> None:
+        """The work failed: so have the events. None: it was not done, and they are returned."""
+        if self._close() and self.trace:
             self.trace.fail((), error)
-        self._open = False
+
+    def _close(self) -> bool:
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed(self)
+        return closed is not None
 
 
 class Cast(msgspec.Struct):

@@ -1,21 +1,49 @@
 """What a stage answers when all is over.
 
-Does        answer each message of the protocol, and each call, that still comes.
+Does        tell all who wait for something; answer each message and call that still comes.
 Does not    end a stage: the runner does.
 Invariants  1. who waits is told; what carries an outcome is returned; what is dropped is counted.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from penstock.errors import StageError
 from penstock.stages.calls import Call, Internal, Join
-from penstock.stages.protocol import NORMAL, Cancelled, Events, Message, Subscribe
+from penstock.stages.protocol import NORMAL, Cancelled, Events, Message, Reason, Subscribe
 from penstock.stages.taking import drop
 
 if TYPE_CHECKING:
     from penstock.stages.runner import Runner
+
+
+def tell_all(runner: Runner, reason: Reason, inbox: deque[Message | Internal]) -> None:
+    """Tell everybody who waits for something of a stage that has ended; drop what is left.
+
+    Its peers are told behind everything that it has sent them.
+    """
+    for receipt in list(runner.receipts):
+        receipt.failed(None)
+    for call in list(runner.promised):
+        answer_late(runner, call)
+    lost = runner.lost
+    if runner.taking is not None:
+        lost += runner.taking.end(reason)
+    if runner.giving is not None:
+        lost += runner.giving.end(reason)
+    while inbox:
+        message = inbox.popleft()
+        lost += len(message.events) if type(message) is Events else 0
+        answer_late(runner, message, counted=True)
+    if lost:
+        runner.signal(
+            "events-dropped",
+            f"{runner.name} ended ({reason.kind}) with {lost} events that it had been given, or "
+            f"had to give, and that were not served",
+            lost,
+        )
 
 
 def answer_late(runner: Runner, message: Message | Internal, *, counted: bool = False) -> None:

@@ -187,6 +187,8 @@ class GivingSide:
                 await self._remove(tag, Reason("failed", failure))
         for warning in outlet.dispatcher.warnings():
             self._runner.signal("greedy-consumer", f"{self._runner.name}: {warning}")
+        if outlet.failure is not None:
+            self._runner.program.fail("dispatcher", outlet.failure)
 
     def end(self, reason: Reason) -> int:
         """Tell all consumers, and drop what they will not get; how many events that is."""
@@ -217,8 +219,8 @@ class GivingSide:
         started = perf_counter()
         try:
             events = self._handle(wanted)
-        except BaseException as error:
-            raise runner.program.failure("handle_demand", error) from error
+        except BaseException as error:  # noqa: BLE001 - raised again, with a name
+            runner.program.fail("handle_demand", error)
         finally:
             self.calls += 1
             self.seconds += perf_counter() - started
@@ -232,8 +234,8 @@ class GivingSide:
         started = perf_counter()
         try:
             events = await self._runner.program.resolve(result, "handle_demand")
-        except BaseException as error:
-            raise self._runner.program.failure("handle_demand", error) from error
+        except BaseException as error:  # noqa: BLE001 - raised again, with a name
+            self._runner.program.fail("handle_demand", error)
         finally:
             self.seconds += perf_counter() - started
         if events:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from inspect import isawaitable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from penstock.errors import StageError
 from penstock.stages.stage import Giving, Stage
@@ -40,8 +40,8 @@ class Program:
         try:
             result = callback(*arguments)
             return await result if isawaitable(result) else result
-        except BaseException as error:
-            raise self.failure(name, error) from error
+        except BaseException as error:  # noqa: BLE001 - raised again, with a name
+            self.fail(name, error)
 
     async def resolve(self, result: Any, hook: str) -> list[Any] | None:
         """What a callback returned, as a list of events."""
@@ -70,6 +70,10 @@ class Program:
             f"{self.name}: {type(self.stage).__name__}.handle_events must return None, as a "
             f"consumer gives nothing out; got {_short(result)} ({type(result).__name__})"
         )
+
+    def fail(self, hook: str, error: BaseException) -> NoReturn:
+        """Raise what *error* becomes."""
+        raise self.failure(hook, error)
 
     def failure(self, hook: str, error: BaseException) -> BaseException:
         """What a callback's *error* becomes: a StageError, but for a cancellation from outside."""

@@ -20,7 +20,7 @@ from penstock.observers import Observers
 from penstock.rules.trace import Trace
 from penstock.signals import Kind, Signal
 from penstock.stages.calls import Call, Cast, Info, Internal, Join, Mode, Nudge, Receipt
-from penstock.stages.ending import answer_late
+from penstock.stages.ending import answer_late, tell_all
 from penstock.stages.giving import GivingSide
 from penstock.stages.program import Program
 from penstock.stages.protocol import (
@@ -65,7 +65,18 @@ class Runner:
 
     __slots__ = (
         *("_inbox", "_joins", "_over_waiters", "_task", "_waiter", "ended", "ending"),
-        *("finishing", "giving", "lost", "name", "program", "stage", "taking", "trace", "world"),
+        *(
+            "finishing",
+            "giving",
+            "lost",
+            "name",
+            "program",
+            "receipts",
+            "stage",
+            "taking",
+            "trace",
+            "world",
+        ),
     )
 
     def __init__(
@@ -83,6 +94,8 @@ class Runner:
         self.ending: Reason | None = None
         self.finishing: Reason | None = None
         self.trace: Trace | None = None  # what belongs to the call that is under way
+        self.receipts: set[Receipt] = set()  # work that goes on beside the calls
+        self.promised: set[Call] = set()  # replies that were put off
         self.lost = 0
         self._joins = joins
         self._inbox: deque[Message | Internal] = deque()
@@ -177,6 +190,8 @@ class Runner:
             self._waiter = None
 
     def _served(self) -> bool:
+        if self.receipts:
+            return False
         if self.taking is not None and (self.taking.sources or self.taking.queue):
             return False
         return self.giving is None or not self.giving.outlet.waiting
@@ -238,6 +253,9 @@ class Runner:
             raise
         if reply is not LATER:
             call.reply(reply)
+        elif not call.answered:
+            self.promised.add(call)
+            call.when_answered(self.promised.discard)
 
     async def _info(self, info: Info) -> None:
         """An info takes its place behind everything that is there."""
@@ -263,7 +281,14 @@ class Runner:
 
     def keep(self) -> Receipt:
         """Hold the outcome of the call that is under way."""
-        return Receipt(self.trace)
+        receipt = Receipt(self.trace, self._receipt_closed)
+        self.receipts.add(receipt)
+        return receipt
+
+    def _receipt_closed(self, receipt: Receipt) -> None:
+        self.receipts.discard(receipt)
+        if self.finishing:
+            self._wake()
 
     def inform(self, message: Any) -> None:
         """Post an info to the stage itself."""
@@ -351,25 +376,7 @@ class Runner:
 
     def _over(self, reason: Reason) -> None:
         self.ended = reason
-        lost = self.lost
-        if self.taking is not None:
-            lost += self.taking.end(reason)
-        if self.giving is not None:
-            lost += self.giving.end(reason)
-        while self._inbox:
-            message = self._inbox.popleft()
-            lost += len(message.events) if type(message) is Events else 0
-            answer_late(self, message, counted=True)
-        for join in self._joins:
-            if join.answer is not None and not join.answer.done():
-                join.answer.set_exception(StageError(f"{self.name} has ended"))
-        if lost:
-            self.signal(
-                "events-dropped",
-                f"{self.name} ended ({reason.kind}) with {lost} events that it had been given, or "
-                f"had to give, and that were not served",
-                lost,
-            )
+        tell_all(self, reason, self._inbox)
         for waiter in self._over_waiters:
             if not waiter.done():
                 waiter.set_result(reason)

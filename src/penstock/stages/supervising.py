@@ -169,8 +169,12 @@ class Supervisor:
     async def _restart_several(self, group: Sequence[Spec]) -> None:
         for one in reversed(group):
             await self._stop(one)
-        if not self._closing:
-            self._again([one for one in group if one.restart != "temporary" or one is group[0]])
+        if self._closing:
+            return
+        again = [one for one in group if one.restart != "temporary" or one is group[0]]
+        for one in group:
+            one.replaced = one in again
+        self._again(again)
 
     def _again(self, group: Sequence[Spec]) -> None:
         """Run *group* anew; consumers that live on subscribe again, as they were told to."""
@@ -257,8 +261,10 @@ class Supervisor:
         try:
             await self._group.__aexit__(kind, error, trace)
         except BaseExceptionGroup:
-            if own or self._failure is None:
-                return False
+            if own:
+                return False  # the body's own error wins
+            if self._failure is None:
+                raise
             raise self._failure from self._failure.__cause__
         return None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from penstock.errors import DemandExceeded, StageError, SubscriptionCancelled
 from penstock.rules.demand import Demand
@@ -181,15 +181,24 @@ class TakingSide:
         for size, ask in source.demand.received(count):
             chunk = events if size == count else events[start : start + size]
             start += size
-            if (rest := self._call(chunk, source, carrier)) is not None:
-                await rest
+            try:
+                if (rest := self._call(chunk, source, carrier)) is not None:
+                    await rest
+            except BaseException:
+                self._give_up(message, start)
+                raise
             if self._runner.ending:
-                self._runner.lost += drop(Events(message.tag, events[start:], carrier), None)
+                self._give_up(message, start)
                 return
             if ask:
                 source.send_ask(ask)
         if source.demand.excess and not source.ending:
             self._exceeded(source)
+
+    def _give_up(self, message: Events, start: int) -> None:
+        """The stage ends in the middle of a message."""
+        left = Events(message.tag, message.events[start:], message.carrier)
+        self._runner.lost += drop(left, None)
 
     def _call(
         self, chunk: list[Any], source: Subscription, carrier: Carrier | None
@@ -203,8 +212,8 @@ class TakingSide:
             if result is not None and type(result) is not list:
                 return self._called(result, len(chunk), trace)
             self._done(cast("list[Any] | None", result), len(chunk), trace)
-        except BaseException as error:
-            raise self._failed(error, trace) from error
+        except BaseException as error:  # noqa: BLE001 - raised again, with a name
+            self._fail(error, trace)
         finally:
             self.seconds += perf_counter() - started
         return None
@@ -215,8 +224,8 @@ class TakingSide:
         try:
             events: list[Any] | None = await self._runner.program.resolve(result, "handle_events")
             self._done(events, count, trace)
-        except BaseException as error:
-            raise self._failed(error, trace) from error
+        except BaseException as error:  # noqa: BLE001 - raised again, with a name
+            self._fail(error, trace)
         finally:
             self.seconds += perf_counter() - started
 
@@ -232,11 +241,11 @@ class TakingSide:
             self._runner.trace = None
             trace.close(count)
 
-    def _failed(self, error: BaseException, trace: Trace | None) -> BaseException:
+    def _fail(self, error: BaseException, trace: Trace | None) -> NoReturn:
         self._runner.trace = None
         if trace is not None:
             trace.fail((), error if isinstance(error, Exception) else None)
-        return self._runner.program.failure("handle_events", error)
+        self._runner.program.fail("handle_events", error)
 
     async def _end_source(self, message: Cancelled) -> None:
         subscription = self.sources.pop(message.tag, None)

@@ -140,7 +140,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "GS-105": "handle_close gets the reason of the end.",
         "GS-106": "A consumer that returns events ends with a StageError that says so.",
         "GS-107": "statistics() and repr say the kind, state, subscriptions and counts of a stage.",
-        "GS-108": "How a supervisor describes a stage.",
+        "GS-108": "Options of topology.start go before the class's attributes, for it alone.",
         "GS-109": "A message without its handle_info or handle_cast is signalled; the stage lives.",
         "GS-110": "A callback that raises ends its stage; consumers do as their cancel mode says.",
         "GS-111": "A consumer that fails leaves the producer alive; others inherit its demand.",
@@ -236,7 +236,6 @@ FIX: Final = frozenset(
 REASONS: Final = {
     "GS-076": "No cluster-wide names: a stage is found by its name in the topology, or its handle.",
     "GS-099": "No monitors: a stage hears of the ends of its subscriptions alone, by Cancelled.",
-    "GS-108": "OTP child specs: `Topology.start` has `restart=` and `shutdown=` in their place.",
     "GS-161": "No code is replaced under a running program in Python.",
     "GS-173": "No mailbox that others write to: an iterator has an inbox of its own.",
 }

@@ -60,7 +60,7 @@ def _given_out(log: Log, lines: list[Line], figures: StageStatistics) -> None:
     assert figures.delivered == len(log.sent), (log.name, figures, log.sent)
     gone = {*log.sent, *(event for event, lane in log.hashed.items() if lane is None)}
     kept = {event for event, lane in log.hashed.items() if lane is not None} - gone
-    if not figures.discarded and log.runner.ended is None:
+    if not figures.discarded and log.runner.ended is None and log.stage.gate is None:
         # What has been taken, delivered or not, came before all that still waits.
         waiting = figures.buffered - len(kept)
         taken = len(log.emitted) - waiting

@@ -68,8 +68,8 @@ sources = st.tuples(
     st.sampled_from(["return", "emit", "carry", "carry"]),
     dispatchers,
     buffers,
-    st.sampled_from(["temporary", "transient"]),
-    st.sampled_from(["forward", "forward", "accumulate"]),
+    st.sampled_from(["temporary", "transient", "transient"]),
+    st.sampled_from(["forward"] * 5 + ["accumulate"]),
 )
 middles = st.tuples(
     st.sampled_from(["same", "half", "double", "later", "kept"]),
@@ -80,6 +80,10 @@ middles = st.tuples(
     st.sampled_from([("temporary", "temporary"), ("transient", "temporary")])
     | cancel_modes.map(lambda cancel: ("temporary", cancel)),
 )
+
+
+consumers = st.tuples(st.sampled_from([False, False, False, True]), which, bounds, cancel_modes, which)
+rarely = st.sampled_from([False, False, False, True])
 
 
 class StageMachine(RuleBasedStateMachine):
@@ -100,9 +104,13 @@ class StageMachine(RuleBasedStateMachine):
         first=sources,
         second=st.none() | sources,
         middle=st.none() | middles,
+        leaves=st.lists(consumers, max_size=3),
+        fuel=st.integers(0, 30),
         cut_short=st.booleans(),
     )
-    def begin(self, first: Any, second: Any, middle: Any, cut_short: bool) -> None:
+    def begin(
+        self, first: Any, second: Any, middle: Any, leaves: Any, fuel: int, cut_short: bool
+    ) -> None:
         self.shutdown = 0.0 if cut_short else 5.0
         self.leave = asyncio.Event()
         self.life = self.loop.create_task(self._live())
@@ -111,6 +119,9 @@ class StageMachine(RuleBasedStateMachine):
             self.do(lambda config=config: self._start_source(*config))
         if middle:
             self.do(lambda: self._start_middle(*middle))
+        for config in leaves:
+            self._start_consumer(*config)
+        self.feed_all(fuel)
 
     async def _live(self) -> None:
         async with self.world.topology:
@@ -133,7 +144,8 @@ class StageMachine(RuleBasedStateMachine):
     ) -> None:
         restart, cancel = ends
         above = [
-            To(wire, self._options(handle, bounds, cancel, turn))
+            # A selector notes what it is shown: where it is used again, that would be mixed up.
+            To(wire, self._options(handle, bounds, cancel, turn * (1 if cancel != "temporary" else 3)))
             for turn, (handle, wire) in enumerate(zip(self.givers, self.wires, strict=True))
         ]
 
@@ -213,15 +225,14 @@ class StageMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: sum(leaf.alive for leaf in self.leaves) < MOST_CONSUMERS)
     @rule(
-        manual=st.sampled_from([False, False, True]),
-        to=which,
-        bounds=bounds,
-        cancel=cancel_modes,
-        turn=which,
+        config=consumers,
         rest=at_rest,
     )
-    def start_consumer(
-        self, manual: bool, to: int, bounds: Any, cancel: Any, turn: int, rest: bool
+    def start_consumer(self, config: Any, rest: bool) -> None:
+        self._start_consumer(*config, rest)
+
+    def _start_consumer(
+        self, manual: bool, to: int, bounds: Any, cancel: Any, turn: int, rest: bool = True
     ) -> None:
         name = f"leaf {len(self.leaves)}"
         to = to % len(self.givers)
@@ -324,6 +335,11 @@ class StageMachine(RuleBasedStateMachine):
     def feed(self, which: int, fuel: int, rest: bool) -> None:
         self._at(which, lambda stage: stage.feed(fuel), rest)
 
+    @rule(fuel=st.integers(4, 30))
+    def feed_all(self, fuel: int) -> None:
+        for index in range(len(self._sources())):
+            self._at(index, lambda stage: stage.feed(fuel), True)
+
     @rule(which=which, count=st.integers(1, 5), rest=at_rest)
     def spill(self, which: int, count: int, rest: bool) -> None:
         self._at(which, lambda stage: stage.spill(count), rest)
@@ -362,9 +378,10 @@ class StageMachine(RuleBasedStateMachine):
 
         self.do(send, rest)
 
-    @rule(which=which)
-    def pause(self, which: int) -> None:
-        if actors := self.actors():
+    @rule(which=which, really=rarely | st.booleans())
+    def pause(self, which: int, really: bool) -> None:
+        actors = self.actors()
+        if actors and really:
             actors[which % len(actors)].runner.stage.hold = True
 
     @rule(rest=at_rest)
@@ -378,11 +395,12 @@ class StageMachine(RuleBasedStateMachine):
     @rule(
         which=which,
         how=st.sampled_from(["cast", "events", "gate", "spill", "stop", "fail", "finish"]),
+        really=rarely,
         rest=at_rest,
     )
-    def end(self, which: int, how: str, rest: bool) -> None:
+    def end(self, which: int, how: str, really: bool, rest: bool) -> None:
         actors = self.actors()
-        if not actors:
+        if not actors or not really:
             return
         handle = actors[which % len(actors)]
         stage = handle.runner.stage

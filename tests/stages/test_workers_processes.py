@@ -18,8 +18,9 @@ from penstock.stages.sources import IterableStage
 from penstock.stages.worker_processes import Processes, import_path
 from penstock.stages.workers import WorkerMap, Workers
 from stages import worker_functions as functions
-from stages.fixtures import PATIENCE, Forwarder, kinds, watched, within
+from stages.fixtures import Forwarder, kinds, watched, within
 from stages.test_workers import Shop, turns_until
+from stages.test_workers_program import ran
 from support import leaks
 
 HERE = Path(__file__).parent
@@ -39,14 +40,6 @@ async def mapped(work: Any, events: Sequence[Any], **options: Any) -> list[Any]:
 def pids(stage: Any) -> list[int]:
     """Its worker processes."""
     return cast("Processes", stage._pool).pids
-
-
-def ran(*arguments: str, where: Path = HERE) -> subprocess.CompletedProcess[str]:
-    """What Python said when it was run so."""
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, capture_output=True, check=False, cwd=where, text=True, timeout=PATIENCE * 3
-    )
 
 
 # --- functions and values ----------------------------------------------------------------------
@@ -356,63 +349,3 @@ def test_processes_end_with_their_parent_however_it_dies(tmp_path: Path) -> None
         parent.kill()
         # The workers hold the other end of it: it ends when the last of them has.
         assert parent.stderr.read() == b""
-
-
-# --- the program's own file --------------------------------------------------------------------
-
-PROGRAM = """
-import asyncio
-from penstock.stages import Consumer, Topology
-from penstock.stages.sources import IterableStage
-from penstock.stages.workers import WorkerMap
-
-def triple(number: int) -> int:
-    return number * 3
-
-class Show(Consumer):
-    def handle_events(self, events, source):
-        print(*events)
-
-async def main():
-    topology = Topology()
-    numbers = topology.start(IterableStage([1, 2]))
-    tripled = topology.start(WorkerMap(triple, on="processes", workers=1), subscribe_to=numbers)
-    topology.start(Show(), subscribe_to=tripled.with_options(max_demand=1))
-    await topology.run()
-
-{guard}asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize("arguments", [(), ("-m", "program")], ids=["file", "module"])
-def test_functions_of_the_programs_own_file_work(tmp_path: Path, arguments: Any) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(guard='if __name__ == "__main__":\n    '))
-    told = ran(*(arguments or [str(program)]), where=tmp_path)
-    assert (told.stdout, told.stderr) == ("3\n6\n", "")
-
-
-def test_a_program_without_the_guard_is_told_what_to_do(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(guard=""))
-    told = ran(str(program))
-    assert told.returncode == 1
-    assert 'if __name__ == "__main__"' in told.stderr
-
-
-def test_a_worker_process_imports_msgspec_and_nothing_else_of_ours(tmp_path: Path) -> None:
-    module = tmp_path / "looking.py"
-    module.write_text(
-        "import sys\ndef loaded(event: int) -> list[str]:\n    return sorted(sys.modules)\n"
-    )
-    program = tmp_path / "program.py"
-    program.write_text(
-        PROGRAM.replace("triple, on", "loaded, on")
-        .replace("def triple", "from looking import loaded\ndef triple")
-        .replace("IterableStage([1, 2])", "IterableStage([1])")
-        .format(guard='if __name__ == "__main__":\n    ')
-    )
-    told = ran(str(program))
-    names = told.stdout
-    assert "'msgspec'" in names, told
-    assert not [name for name in ("'penstock", "'asyncio'", "'redis'") if name in names]

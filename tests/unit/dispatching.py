@@ -185,3 +185,22 @@ class Lanes(Model):
 def model_of(name: str) -> Model:
     """The model for a dispatcher of `DISPATCHERS`."""
     return {"broadcast": Everyone, "partition": Lanes}.get(name, Model)()
+
+
+def shared(dispatcher: Dispatcher, *asks: int) -> list[Tag]:
+    """Subscribe as many consumers as there are asks, and ask."""
+    made = tags(len(asks))
+    for tag in made:
+        dispatcher.subscribe(tag, {})
+    for tag, demand in zip(made, asks, strict=True):
+        if demand:
+            dispatcher.ask(tag, demand)
+    return made
+
+
+def given_out(dispatcher: Dispatcher, count: int) -> tuple[list[tuple[int, list[int]]], int]:
+    """Who got what of 0, 1, 2, …, by number; and how many were left over."""
+    deliveries, taken, skipped, broken = dispatcher.dispatch(list(range(count)), None)
+    assert not skipped
+    assert not broken
+    return [(tag.number, events) for tag, events, _ in deliveries], count - taken

@@ -8,40 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 from penstock.errors import ConfigError
 from penstock.rules.buffer import Buffer
-from penstock.rules.dispatch import DemandDispatcher, Dispatcher, RoundRobinDispatcher
+from penstock.rules.dispatch import DemandDispatcher
 from penstock.rules.outlet import Outlet
 from penstock.rules.trace import Fresh
-from unit.dispatching import DISPATCHERS, Tag, model_of, tags
+from unit.dispatching import DISPATCHERS, Tag, given_out, model_of, shared, tags
 
 few = st.integers(1, 9)
-
-
-def shared(dispatcher: Dispatcher, *asks: int) -> list[Tag]:
-    """Subscribe as many consumers as there are asks, and ask."""
-    made = tags(len(asks))
-    for tag in made:
-        dispatcher.subscribe(tag, {})
-    for tag, demand in zip(made, asks, strict=True):
-        if demand:
-            dispatcher.ask(tag, demand)
-    return made
-
-
-def given_out(dispatcher: Dispatcher, count: int) -> tuple[list[tuple[int, list[int]]], int]:
-    """Who got what of 0, 1, 2, …, by number; and how many were left over."""
-    deliveries, taken, skipped, broken = dispatcher.dispatch(list(range(count)), None)
-    assert not skipped
-    assert not broken
-    return [(tag.number, events) for tag, events, _ in deliveries], count - taken
 
 
 def sent(deliveries: Sequence[Any]) -> list[tuple[int, list[Any]]]:
@@ -49,65 +24,6 @@ def sent(deliveries: Sequence[Any]) -> list[tuple[int, list[Any]]]:
 
 
 # --- all of them -------------------------------------------------------------------------------
-
-
-class DispatcherMachine(RuleBasedStateMachine):
-    """A dispatcher without an outlet: what it takes is what there is room for."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.dispatcher = DISPATCHERS[name]()
-        self.model = model_of(name)
-        self.events = self.numbers = 0
-        self.skips = name == "partition"
-
-    @rule(size=few)
-    def subscribe(self, size: int) -> None:
-        self.numbers += 1
-        options = self.model.options(self.numbers, size)
-        if options is not None:
-            tag = Tag(self.numbers)
-            self.dispatcher.subscribe(tag, options)
-            self.model.subscribe(tag, options)
-
-    @precondition(lambda self: self.model.open)
-    @rule(demand=few, data=st.data())
-    def ask(self, demand: int, data: st.DataObject) -> None:
-        tag = data.draw(st.sampled_from(list(self.model.open)))
-        self.model.ask(tag, demand)
-        self.model.step([], self.dispatcher.ask(tag, demand))
-
-    @precondition(lambda self: self.model.open)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        tag = data.draw(st.sampled_from(list(self.model.open)))
-        self.model.cancel(tag)
-        assert not self.dispatcher.cancel(tag)
-
-    @rule(count=st.integers(1, 20))
-    def dispatch(self, count: int) -> None:
-        events = list(range(self.events, self.events + count))
-        room = self.model.room
-        assert max(0, self.dispatcher.room) == room
-        deliveries, taken, skipped, broken = self.dispatcher.dispatch(events, None)
-        assert not broken
-        assert taken - len(skipped) == min(room, count - len(skipped))
-        assert list(skipped) == [e for e in events[:taken] if self.skips and e % 4 == 3]
-        self.model.step(events[:taken], deliveries)
-        self.events += taken
-
-    def teardown(self) -> None:
-        assert self.dispatcher.backlog == len(self.model.held)
-        left = [event for piece in self.dispatcher.clear() for event in piece.events]
-        assert left == self.model.held
-        assert self.dispatcher.backlog == 0
-
-
-@pytest.mark.conformance("GS-115", "GS-116", "GS-128", "GS-133", "GS-144", "GS-147", "GS-154")
-@pytest.mark.parametrize("name", DISPATCHERS)
-def test_nobody_gets_more_than_it_asked_for_and_nothing_is_lost_or_doubled(name: str) -> None:
-    """What was taken is delivered, held or discarded, each event once, in order."""
-    run_state_machine_as_test(lambda: DispatcherMachine(name))
 
 
 @pytest.mark.parametrize("name", DISPATCHERS)
@@ -368,115 +284,6 @@ def test_an_outlet_says_that_there_is_a_warning() -> None:
     assert not outlet.rare
     outlet.ask(greedy, 4)
     assert outlet.rare
-
-
-# --- beside a plain model ----------------------------------------------------------------------
-
-
-class DemandMachine(RuleBasedStateMachine):
-    """Who is served, beside the plainest list: the first of those with the largest demand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dispatcher = DemandDispatcher()
-        self.order: list[list[Any]] = []  # [demand, tag], in the order of their last change
-        self.numbers = 0
-
-    @rule()
-    def subscribe(self) -> None:
-        self.numbers += 1
-        tag = Tag(self.numbers)
-        self.dispatcher.subscribe(tag, {})
-        self.order.append([0, tag])
-
-    @precondition(lambda self: self.order)
-    @rule(demand=few, data=st.data())
-    def ask(self, demand: int, data: st.DataObject) -> None:
-        entry = data.draw(st.sampled_from(self.order))
-        self.dispatcher.ask(entry[1], demand)
-        self.change(entry, demand)
-
-    @precondition(lambda self: self.order)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        entry = data.draw(st.sampled_from(self.order))
-        self.dispatcher.cancel(entry[1])
-        self.order.remove(entry)
-
-    @rule(count=st.integers(1, 25))
-    def dispatch(self, count: int) -> None:
-        expected: list[tuple[int, list[int]]] = []
-        done = 0
-        while done < count and any(demand for demand, _ in self.order):
-            entry = max(self.order, key=lambda entry: entry[0])  # the first of equal ones
-            size = min(entry[0], count - done)
-            expected.append((entry[1].number, list(range(done, done + size))))
-            self.change(entry, -size)
-            done += size
-        assert given_out(self.dispatcher, count) == (expected, count - done)
-
-    def change(self, entry: list[Any], by: int) -> None:
-        self.order.remove(entry)
-        entry[0] += by
-        self.order.append(entry)
-
-    def teardown(self) -> None:
-        assert self.dispatcher.open_demand() == sorted((d for d, _ in self.order), reverse=True)
-
-
-@pytest.mark.conformance("GS-117", "GS-118", "GS-119")
-def test_demand_decides_as_the_plainest_list_would() -> None:
-    """The largest demand first; of equal ones, the one that has had its place longest."""
-    run_state_machine_as_test(DemandMachine)
-
-
-# --- in turns ----------------------------------------------------------------------------------
-
-
-def test_turns_go_round_whatever_the_demand() -> None:
-    """The one that asks for most gets no more than the others."""
-    dispatcher = RoundRobinDispatcher()
-    shared(dispatcher, 100, 2, 3)
-    assert given_out(dispatcher, 7) == ([(1, [0, 3, 6]), (2, [1, 4]), (3, [2, 5])], 0)
-
-
-def test_a_turn_is_so_many_events() -> None:
-    """As many as were said, or as were asked for."""
-    dispatcher = RoundRobinDispatcher(per_turn=3)
-    shared(dispatcher, 10, 2, 10)
-    assert given_out(dispatcher, 10) == (
-        [(1, [0, 1, 2, 8, 9]), (2, [3, 4]), (3, [5, 6, 7])],
-        0,
-    )
-
-
-def test_turns_go_on_from_one_emission_to_the_next() -> None:
-    """Single events are spread as well as large emissions."""
-    dispatcher = RoundRobinDispatcher()
-    shared(dispatcher, 2, 2, 2)
-    assert [given_out(dispatcher, 1)[0][0][0] for _ in range(6)] == [1, 2, 3, 1, 2, 3]
-    assert given_out(dispatcher, 1) == ([], 1)
-
-
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=5), few)
-def test_nobody_has_a_second_turn_before_all_had_a_first(asks: list[int], emission: int) -> None:
-    """Counted over many emissions: those that still wait have had as many turns, or one fewer."""
-    dispatcher = RoundRobinDispatcher()
-    shared(dispatcher, *asks)
-    got = dict.fromkeys(range(1, len(asks) + 1), 0)
-    while dispatcher.room:
-        for number, events in given_out(dispatcher, emission)[0]:
-            got[number] += len(events)
-        waiting = [got[number] for number, ask in enumerate(asks, 1) if got[number] < ask]
-        assert not waiting or max(waiting) - min(waiting) <= 1
-    assert list(got.values()) == asks
-
-
-@pytest.mark.parametrize("value", [0, -1, 1.5, True])
-def test_a_turn_has_at_least_one_event(value: Any) -> None:
-    """And a whole number of them."""
-    with pytest.raises(ConfigError, match=f"per_turn must be at least 1 event; got {value!r}"):
-        RoundRobinDispatcher(per_turn=value)
 
 
 @pytest.mark.parametrize("name", ["demand", "round robin", "partition"])

@@ -164,7 +164,8 @@ class DemandDispatcher(Plain):
         shuffle: begin, once, with another order than that of subscribing, so that many small
             producers do not all begin with the same consumer. It is drawn from the subscriptions'
             numbers: other for every producer, and the same in every run.
-        max_demand: warn of asks above it; None: above the first ask.
+        max_demand: where there are several consumers, warn of asks above it; None: above the first
+            ask.
     """
 
     def __init__(self, *, shuffle: bool = False, max_demand: int | None = None) -> None:
@@ -195,9 +196,9 @@ class DemandDispatcher(Plain):
         self.room += demand
         if self._max is None:
             self._max = demand
-        elif demand > self._max:
-            self._warn(demand)
         if not self._alone:
+            if demand > self._max:
+                self._warn(demand)
             self._place(self._remove(tag) + demand, tag)
         return ()
 
@@ -209,6 +210,8 @@ class DemandDispatcher(Plain):
         self._alone = len(self._open) == 1
         if self._alone:
             self._open[0] = (self.room, self._open[0][1])
+        elif not self._open:
+            self._max = self._options[1]
         return ()
 
     def dispatch(self, events: list[Any], carrier: Carrier | None) -> Dispatched:

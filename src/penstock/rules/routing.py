@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from penstock.errors import ConfigError, StageError
+from penstock.errors import ConfigError
 from penstock.rules.buffer import Piece
 from penstock.rules.demand import DEFAULT_MAX_DEMAND
 from penstock.rules.dispatch import Delivery, Dispatched, Options, Plain
@@ -241,7 +241,7 @@ class PartitionDispatcher(Plain):
         try:
             return self._lanes[name]
         except (KeyError, TypeError):
-            raise StageError(
+            raise ConfigError(
                 f"a partition must be one of {self._names()}; got {name!r}: hash= must return "
                 f"one of them, None to discard the event, or Route(event, partition)"
             ) from None

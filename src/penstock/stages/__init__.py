@@ -10,6 +10,7 @@ A consumer asks for events, and a producer gives no more than it was asked for. 
 `stage` for what one writes, `topology` for what runs it, `protocol` for what goes between.
 """
 
+from penstock.errors import DemandExceeded, StageError, SubscriptionCancelled
 from penstock.rules.broadcast import BroadcastDispatcher
 from penstock.rules.dispatch import DemandDispatcher, Dispatcher, RoundRobinDispatcher
 from penstock.rules.routing import PartitionDispatcher, Route
@@ -29,6 +30,7 @@ __all__ = [
     "Call",
     "Consumer",
     "DemandDispatcher",
+    "DemandExceeded",
     "Dispatcher",
     "EventIterator",
     "IterableStage",
@@ -41,10 +43,12 @@ __all__ = [
     "Route",
     "SourceStage",
     "Stage",
+    "StageError",
     "StageHandle",
     "StageStatistics",
     "SubscribeOptions",
     "Subscription",
+    "SubscriptionCancelled",
     "SubscriptionStatistics",
     "TargetStage",
     "To",

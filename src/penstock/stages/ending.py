@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from penstock.errors import StageError
-from penstock.stages.calls import Call, Internal, Join
+from penstock.stages.calls import Call, Cast, Info, Internal, Join
 from penstock.stages.protocol import NORMAL, Cancelled, Events, Message, Reason, Subscribe
 from penstock.stages.taking import drop
 
@@ -58,5 +58,8 @@ def answer_late(runner: Runner, message: Message | Internal, *, counted: bool = 
             runner.signal("events-dropped", text, dropped)
     elif type(message) is Call:
         message.fail(StageError(f"{name} has ended ({reason}): it answers no call"))
+    elif type(message) is Cast or (type(message) is Info and not message.due):
+        what = type(message).__name__.lower()
+        runner.signal("unhandled-message", f"{name} has ended: a {what} for it was ignored")
     elif type(message) is Join and message.answer is not None and not message.answer.done():
         message.answer.set_exception(StageError(f"{name} has ended: it cannot subscribe"))

@@ -40,7 +40,7 @@ class GivingSide:
 
     __slots__ = (
         *("_handle", "_nudged", "_produces", "_runner", "_stage", "calls", "consumers"),
-        *("discarded", "outlet", "seconds"),
+        *("discarded", "former", "outlet", "seconds"),
     )
 
     def __init__(self, runner: Runner, stage: Giving[Any]) -> None:
@@ -53,6 +53,7 @@ class GivingSide:
             accumulate=isinstance(stage, Producer) and stage.demand == "accumulate",
         )
         self.consumers: dict[Tag, Subscription] = {}
+        self.former: list[Subscription] = []  # those that were there at the end
         self._produces = isinstance(stage, Producer)
         self._handle: Any = stage.handle_demand if isinstance(stage, Producer) else None
         self._nudged = False
@@ -193,6 +194,7 @@ class GivingSide:
     def end(self, reason: Reason) -> int:
         """Tell all consumers, and drop what they will not get; how many events that is."""
         down = reason.as_down()
+        self.former = list(self.consumers.values())
         for tag, subscription in self.consumers.items():
             subscription.open = False
             tag.consumer.send(Cancelled(tag, down))

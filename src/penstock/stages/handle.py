@@ -317,7 +317,7 @@ def to_of(to: To | Peer | str) -> To:
         producer.check(options.check())
     elif not isinstance(producer, str) and not hasattr(producer, "send"):
         raise ConfigError(
-            f"a producer must be a stage's handle, its name, or something that has send(message); "
-            f"got {producer!r}"
+            f"a producer must be a stage's handle (as start() returns it), its name, or something "
+            f"that has send(message); got {producer!r}"
         )
     return To(producer, options)

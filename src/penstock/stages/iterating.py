@@ -71,12 +71,12 @@ class EventIterator(Generic[T]):
         producers: To | Peer | Iterable[To | Peer],
         forward: Iterable[StageHandle[Any]] | None = None,
     ) -> None:
-        single = isinstance(producers, To) or hasattr(producers, "send")
+        self._inbox = _Inbox()
+        self._begun = False
+        single = isinstance(producers, To) or not isinstance(producers, Iterable)
         several: Any = [producers] if single else producers
         self._to = [to_of(to) for to in several]
         self._forward = None if forward is None else list(forward)
-        self._inbox = _Inbox()
-        self._begun = False
         self._slice: list[T] = []
         self._next = self._turn = 0
         self._whose: Subscription | None = None

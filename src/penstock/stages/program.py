@@ -60,16 +60,20 @@ class Program:
         if isinstance(result, Sequence) and not isinstance(result, str | bytes | bytearray):
             return list(cast("Sequence[Any]", result))
         raise StageError(
-            f"{self.name}: {type(self.stage).__name__}.{hook} must give a sequence of events "
+            f"{self._where(hook)} must give a sequence of events "
             f"(a list, best of all), or None; got {_short(result)} ({type(result).__name__})"
         )
 
     def gives_nothing(self, result: Any) -> StageError:
         """What to raise where a consumer returned *result*."""
         return StageError(
-            f"{self.name}: {type(self.stage).__name__}.handle_events must return None, as a "
+            f"{self._where('handle_events')} must return None, as a "
             f"consumer gives nothing out; got {_short(result)} ({type(result).__name__})"
         )
+
+    def _where(self, hook: str) -> str:
+        kind = type(self.stage).__name__
+        return f"{kind}.{hook}" if kind == self.name else f"{self.name}: {kind}.{hook}"
 
     def fail(self, hook: str, error: BaseException) -> NoReturn:
         """Raise what *error* becomes."""
@@ -84,10 +88,7 @@ class Program:
             outside = task is None or task.cancelling()
             if not isinstance(error, asyncio.CancelledError) or outside:
                 return error
-        failed = StageError(
-            f"{self.name}: {type(self.stage).__name__}.{hook} raised "
-            f"{type(error).__name__}: {error}"
-        )
+        failed = StageError(f"{self._where(hook)} raised {type(error).__name__}: {error}")
         failed.__cause__ = error
         return failed
 

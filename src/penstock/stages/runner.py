@@ -19,24 +19,23 @@ from penstock.errors import StageError
 from penstock.observers import Observers
 from penstock.rules.trace import Trace
 from penstock.signals import Kind, Signal
-from penstock.stages.calls import Call, Cast, Info, Internal, Join, Mode, Nudge, Receipt
+from penstock.stages.calls import Call, Info, Internal, Join, Receipt
 from penstock.stages.ending import answer_late, tell_all
+from penstock.stages.gate import Gate
 from penstock.stages.giving import GivingSide
+from penstock.stages.messages import handle_unusual
 from penstock.stages.program import Program
 from penstock.stages.protocol import (
     SHUTDOWN,
     Ask,
-    Cancel,
-    Cancelled,
     Events,
     Message,
     Peer,
     Reason,
-    Subscribe,
 )
-from penstock.stages.stage import LATER, Consumer, Giving, ProducerConsumer, Stage
+from penstock.stages.stage import Consumer, Giving, ProducerConsumer, Stage
 from penstock.stages.subscription import Subscription
-from penstock.stages.taking import TakingSide, drop
+from penstock.stages.taking import TakingSide
 
 TURN = 64  # messages that a stage handles at most before other tasks get their turn
 
@@ -44,11 +43,12 @@ TURN = 64  # messages that a stage handles at most before other tasks get their 
 class World(NamedTuple):
     """What is around a stage.
 
-    `observers` are told of signals; `find` gives a peer by its name or handle (None: there is
+    `observers` are told of signals; `gate` holds the first asks; `find` gives a peer by its name or handle (None: there is
     none); `changed` is called when the stage has ended, or has lost its last producer.
     """
 
     observers: Observers
+    gate: Gate
     find: Callable[[Peer | str], Peer | None]
     changed: Callable[[Runner], None]
 
@@ -64,19 +64,9 @@ class Runner:
     """
 
     __slots__ = (
-        *("_inbox", "_joins", "_over_waiters", "_task", "_waiter", "ended", "ending"),
-        *(
-            "finishing",
-            "giving",
-            "lost",
-            "name",
-            "program",
-            "receipts",
-            "stage",
-            "taking",
-            "trace",
-            "world",
-        ),
+        *("_flushed", "_gate_told", "_inbox", "_joins", "_over_waiters", "_task", "_waiter"),
+        *("ended", "ending", "finishing", "giving", "lost", "name", "program", "promised"),
+        *("receipts", "stage", "taking", "trace", "world"),
     )
 
     def __init__(
@@ -108,6 +98,7 @@ class Runner:
             if isinstance(stage, Consumer | ProducerConsumer)
             else None
         )
+        self._flushed = self._gate_told = False
         self._task: asyncio.Task[Any] | None = None
         self._over_waiters: list[asyncio.Future[Reason]] = []
         stage._runner = self  # pyright: ignore[reportPrivateUsage]
@@ -133,9 +124,7 @@ class Runner:
         try:
             await self.program.hook("handle_start")
             started = True
-            for join in self._joins:
-                if self.taking is not None and not self.ending:
-                    await self._join(join, self.taking)
+            await self._subscribe()
             reason = await self._serve()
         except asyncio.CancelledError:
             await self._end(SHUTDOWN, started)
@@ -147,9 +136,28 @@ class Runner:
                 error if isinstance(error, StageError) else self.program.failure("the stage", error)
             )
             reason = Reason("failed", failed)
+        finally:
+            self._ready()
         await self._end(reason, started)
         if started:
             await self._leave(reason)
+
+    async def _subscribe(self) -> None:
+        """Send the requests to begin with; the first asks follow when everybody has."""
+        begun: list[Subscription] = []
+        for join in self._joins:
+            if self.taking is not None and not self.ending:
+                begun.append(await self.taking.join(join))  # noqa: PERF401 - one at a time
+        self._ready(begun)
+
+    def _ready(self, begun: Sequence[Subscription] = ()) -> None:
+        def ask() -> None:
+            for subscription in begun:
+                TakingSide.begin(subscription)
+
+        if not self._gate_told:
+            self._gate_told = True
+            self.world.gate.ready(ask)
 
     async def _serve(self) -> Reason:
         """Handle messages until the stage ends; why it does."""
@@ -158,7 +166,11 @@ class Runner:
         while not self.ending:
             if not inbox:
                 if self.finishing and self._served():
-                    return self.finishing
+                    if self._flushed:
+                        return self.finishing
+                    self._flushed = True  # what it still holds may come out, and is served too
+                    await self.program.hook("handle_finish")
+                    continue
                 await self._wait()
                 turn = 0
                 continue
@@ -169,7 +181,7 @@ class Runner:
             elif kind is Ask and giving is not None:
                 rest = giving.ask(cast("Ask", message))
             else:
-                rest = self._unusual(message)
+                rest = handle_unusual(self, message)
             if rest is not None:  # awaited only where something waits: most callbacks do not
                 await rest
             if giving is not None and giving.outlet.rare:
@@ -196,83 +208,12 @@ class Runner:
             return False
         return self.giving is None or not self.giving.outlet.waiting
 
-    # --- what is not the hot road ----------------------------------------------------------------
-
-    async def _unusual(self, message: Message | Internal) -> None:
-        match message:
-            case Call():
-                await self._call(message)
-            case Cast():
-                await self.program.hook("handle_cast", message.request)
-            case Info():
-                await self._info(message)
-            case Join() if self.taking is not None:
-                await self._join(message, self.taking)
-            case Cancelled() if self.taking is not None:
-                await self.taking.cancelled(message)
-            case _ if self.giving is not None:
-                await self._consumers(message, self.giving)
-            case _:
-                self._misdirected(message)
-
-    async def _consumers(self, message: Message | Internal, giving: GivingSide) -> None:
-        """What only a producer understands."""
-        match message:
-            case Subscribe():
-                await giving.subscribe(message)
-            case Cancel():
-                await giving.cancel(message)
-            case Nudge():
-                if rest := giving.nudged():
-                    await rest
-            case Mode():
-                await giving.mode(message)
-            case _:
-                self._misdirected(message)
-
-    def _misdirected(self, message: Message | Internal) -> None:
-        kind = type(message).__name__
-        self.signal(
-            "protocol-error", f"{self.name} is a {self.kind} and takes no {kind}; it is ignored"
-        )
-        if type(message) is Events:
-            drop(message, None)
-
-    async def _join(self, join: Join, taking: TakingSide) -> None:
-        subscription = await taking.join(join)
-        if join.answer is not None and not join.answer.done():
-            join.answer.set_result(subscription)
-
-    async def _call(self, call: Call) -> None:
-        try:
-            reply = await self.program.hook("handle_call", call.request, call)
-        except StageError as error:
-            call.fail(error)
-            if type(self.stage).handle_call is Stage.handle_call:
-                return  # the caller's mistake: the stage answers no calls at all
-            raise
-        if reply is not LATER:
-            call.reply(reply)
-        elif not call.answered:
-            self.promised.add(call)
-            call.when_answered(self.promised.discard)
-
-    async def _info(self, info: Info) -> None:
-        """An info takes its place behind everything that is there."""
-        if not info.due:
-            if self.taking is not None and self.taking.queue:
-                self.taking.queue.append(info)
-                return
-            if self.giving is not None and self.giving.inform(info):
-                return
-        await self.program.hook("handle_info", info.message)
+    # --- what the two sides and the stage itself ask for -----------------------------------------
 
     async def informed(self, info: Info) -> None:
         """An info that has waited behind incoming events: now behind what is to go out."""
         if self.giving is None or not self.giving.inform(info):
             await self.program.hook("handle_info", info.message)
-
-    # --- what the two sides and the stage itself ask for -----------------------------------------
 
     def pump(self) -> Awaitable[None] | None:
         """Demand came: go on with what waits. Returns what is to be awaited, if anything is."""

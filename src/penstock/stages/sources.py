@@ -189,6 +189,7 @@ class SourceStage(Pulling[T]):
 
     def __init__(self, source: Source[T]) -> None:
         super().__init__()
+        _check_port(source, "fetch", "settle")
         self._source = source
         self._entered = False
         self._out = 0
@@ -246,6 +247,7 @@ class TargetStage(Consumer[T]):
     """
 
     def __init__(self, target: Target[T]) -> None:
+        _check_port(target, "write")
         self._target = target
         self._entered = False
 
@@ -261,6 +263,15 @@ class TargetStage(Consumer[T]):
         """Leave the target."""
         if self._entered:
             await leave(self._target)
+
+
+def _check_port(port: object, *methods: str) -> None:
+    missing = [name for name in methods if not callable(getattr(port, name, None))]
+    if missing:
+        raise ConfigError(
+            f"{'a source' if 'fetch' in methods else 'a target'} needs {' and '.join(methods)}, as "
+            f"penstock.ports says; {type(port).__name__} has no {' and no '.join(missing)}"
+        )
 
 
 async def enter(port: Any) -> bool:

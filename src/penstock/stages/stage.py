@@ -46,7 +46,15 @@ class Stage:
         """Called once, before anything else: open what the stage needs. An error: not started."""
 
     def handle_close(self, reason: Reason) -> Awaitable[None] | None:
-        """Called once, after everything else, if `handle_start` was: close what it opened."""
+        """Called once, after everything else, if `handle_start` went well: close what it opened."""
+
+    def handle_finish(self) -> Awaitable[None] | None:
+        """Nothing more will come, and all that came and was emitted has been served.
+
+        Called once, where the stage finishes: its producers have all ended, or it was told to, as
+        by ``topology.drain()``. What it emits here is served before it ends. Not called where it
+        fails or is closed.
+        """
 
     def handle_subscribe(
         self, subscription: Subscription
@@ -108,6 +116,9 @@ class Stage:
         """Take nothing more in, and end normally when everything has been served."""
         self._running().finish(NORMAL)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'not started' if self._runner is None else self._runner}>"
+
     def _running(self) -> Runner:
         if self._runner is None:
             raise StageError(
@@ -162,7 +173,9 @@ class Producer(Giving[Out]):
     def handle_demand(self, demand: int) -> Sequence[Out] | Awaitable[Sequence[Out] | None] | None:
         """Consumers have asked for *demand* more events.
 
-        Called once for what was asked: who cannot serve it now, must remember it, and `emit` later.
+        Called once for what was asked: who cannot serve it now, or not all of it, must remember
+        that, and `emit` later. Who waits here holds up everything else that the stage has to do: to
+        wait for events from elsewhere, see `IterableStage` and `SourceStage`.
 
         Returns:
             Events, at best *demand* of them; more are buffered; None or none: later.

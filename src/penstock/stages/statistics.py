@@ -24,7 +24,7 @@ class StageStatistics(msgspec.Struct, frozen=True, kw_only=True):
         kind: ``"producer"``, ``"producer-consumer"`` or ``"consumer"``.
         state: running, ending, or how it ended.
         demand_in: asked of it by consumers.
-        demand_out: asked by it of the producers that it is subscribed to now.
+        demand_out: asked by it of producers.
         received: came from producers.
         handled: `handle_events` has returned for them.
         emitted: given out by the program.
@@ -63,7 +63,7 @@ def statistics_of(runner: Runner) -> StageStatistics:
         kind=runner.kind,
         state=runner.state,
         demand_in=giving.outlet.asked if giving else 0,
-        demand_out=sum(one.asked for one in taking.sources.values()) if taking else 0,
+        demand_out=taking.asked if taking else 0,
         received=taking.received if taking else 0,
         handled=taking.handled if taking else 0,
         emitted=giving.outlet.emitted if giving else 0,

@@ -45,6 +45,11 @@ class Subscription:
         """The other side."""
         return self.tag.producer if self.peer_is == "producer" else self.tag.consumer
 
+    def be_manual(self) -> None:
+        """The program asks by itself from now on."""
+        options = self.options
+        self.demand = Demand(options.max_demand, options.min_demand, manual=True)
+
     def ask(self, demand: int) -> None:
         """Allow the producer to send *demand* more events; 0 does nothing.
 

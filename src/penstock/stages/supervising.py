@@ -22,11 +22,13 @@ from penstock.observers import Observers
 from penstock.rules.restarts import Restart, RestartLimit, Strategy, affected, restarts
 from penstock.signals import Signal
 from penstock.stages.calls import Join
+from penstock.stages.gate import Gate
 from penstock.stages.handle import StageHandle, To
 from penstock.stages.protocol import NORMAL, SHUTDOWN, Peer
 from penstock.stages.runner import Runner, World
 from penstock.stages.stage import Stage
 from penstock.stages.statistics import statistics_of
+from penstock.stages.subscription import Subscription
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +60,7 @@ class Supervisor:
         self._clock = clock
         self._specs: dict[str, Spec] = {}
         self.handles: dict[str, StageHandle[Any]] = {}
+        self.gate = Gate()
         self._group: asyncio.TaskGroup | None = None
         self._changes = asyncio.Event()
         self._waiters = 0
@@ -112,7 +115,8 @@ class Supervisor:
                 setattr(stage, name, value)
         joins = [Join(to.producer, to.options) for to in spec.joins]
         spec.replaced = False
-        world = World(self._observers, self._find, partial(self._changed, spec))
+        self.gate.begin()
+        world = World(self._observers, self.gate, self._find, partial(self._changed, spec))
         spec.runner = Runner(stage, spec.name, joins, world)
         spec.task = self._group.create_task(spec.runner.run(), name=f"penstock stage {spec.name}")
         spec.task.add_done_callback(self._task_ended)
@@ -177,20 +181,20 @@ class Supervisor:
         self._again(again)
 
     def _again(self, group: Sequence[Spec]) -> None:
-        """Run *group* anew; consumers that live on subscribe again, as they were told to."""
+        """Run *group* anew; consumers that live on are subscribed again."""
+        former = [(spec, _former(spec)) for spec in group]
         for spec in group:
             try:
                 self._run(spec)
             except Exception as error:  # noqa: BLE001 - what makes the stage is the user's
                 self._fail(_failure(spec, error))
                 return
-        for spec in group:
-            for other in self._specs.values():
-                if other in group or other.runner is None or other.runner.ended is not None:
-                    continue
-                for to in other.joins:
-                    if to.producer in (spec.handle, spec.name):
-                        other.runner.send(Join(to.producer, to.options))
+        for spec, subscriptions in former:
+            for subscription in subscriptions:
+                # It stands behind the news of the end: a consumer that ends of that ignores it.
+                consumer = subscription.tag.consumer
+                if isinstance(consumer, Runner) and consumer.ended is None:
+                    consumer.send(Join(spec.handle, subscription.options))
 
     def _fail(self, error: StageError) -> None:
         if self._failure is None and self._group is not None:
@@ -295,6 +299,12 @@ class Supervisor:
             for spec in self._specs.values()
             if spec.runner is not None and spec.runner.ended is None
         ]
+
+
+def _former(spec: Spec) -> list[Subscription]:
+    """The consumers that the last run of *spec* had at its end."""
+    giving = spec.runner.giving if spec.runner is not None else None
+    return giving.former if giving is not None else []
 
 
 def _failure(spec: Spec, error: BaseException | None) -> StageError:

@@ -14,7 +14,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from penstock.errors import DemandExceeded, StageError, SubscriptionCancelled
-from penstock.rules.demand import Demand
 from penstock.rules.trace import Carrier, Trace
 from penstock.stages.calls import Info, Join, Missing
 from penstock.stages.protocol import (
@@ -37,7 +36,7 @@ class TakingSide:
     """What a consumer or producer-consumer does with its producers."""
 
     __slots__ = (
-        *("_handle", "_runner", "calls", "had_sources", "handled", "queue", "received"),
+        *("_asked", "_handle", "_runner", "calls", "had_sources", "handled", "queue", "received"),
         *("seconds", "sources"),
     )
 
@@ -47,8 +46,14 @@ class TakingSide:
         self.sources: dict[Tag, Subscription] = {}
         self.queue: deque[Events | Cancelled | Info] = deque()
         self.had_sources = False
+        self._asked = 0
         self.received = self.handled = self.calls = 0
         self.seconds = 0.0
+
+    @property
+    def asked(self) -> int:
+        """What was asked for, of all producers so far."""
+        return self._asked + sum(one.asked for one in self.sources.values())
 
     @property
     def queued(self) -> int:
@@ -56,7 +61,7 @@ class TakingSide:
         return sum(len(entry.events) for entry in self.queue if type(entry) is Events)
 
     async def join(self, join: Join) -> Subscription:
-        """Subscribe: tell the program, send the request, ask for the first events."""
+        """Subscribe: tell the program, and send the request. `begin` asks for the first events."""
         tag = Tag(self._runner, self._find(join.producer))
         subscription = Subscription(tag, join.options, "producer")
         mode = await self._runner.program.hook("handle_subscribe", subscription)
@@ -69,13 +74,16 @@ class TakingSide:
         self.had_sources = True
         tag.producer.send(Subscribe(tag, join.options, join.replaces))
         if mode == "manual":
-            subscription.demand = Demand(
-                join.options.max_demand, join.options.min_demand, manual=True
-            )
-        else:
-            subscription.demand.grant(join.options.max_demand)
-            subscription.send_ask(join.options.max_demand)
+            subscription.be_manual()
         return subscription
+
+    @staticmethod
+    def begin(subscription: Subscription) -> None:
+        """Ask for the first events, unless the program does."""
+        demand = subscription.demand
+        if subscription.open and not demand.manual and not subscription.asked:
+            demand.grant(demand.max)
+            subscription.send_ask(demand.max)
 
     def events(self, message: Events) -> Awaitable[None] | None:
         """Handle a message of events, or queue it until there is demand.
@@ -142,6 +150,7 @@ class TakingSide:
     def end(self, reason: Reason) -> int:
         """Leave all producers, and drop what was not handled; how many events that is."""
         down = reason.as_down()
+        self._asked = self.asked
         for tag, subscription in self.sources.items():
             subscription.open = False
             tag.producer.send(Cancel(tag, down))
@@ -252,6 +261,7 @@ class TakingSide:
         if subscription is None:
             return
         subscription.open = False
+        self._asked += subscription.asked
         reason, runner = message.reason, self._runner
         await runner.program.hook("handle_cancel", reason, subscription)
         if runner.ending or runner.finishing:

@@ -80,7 +80,7 @@ class Topology:
         subscribe_to: Producers = ...,
         restart: Restart = ...,
         shutdown: float | None = ...,
-        dispatcher: Dispatcher | EllipsisType = ...,
+        dispatcher: Dispatcher | EllipsisType | None = ...,
         buffer_size: int | EllipsisType | None = ...,
         buffer_keep: Keep | EllipsisType = ...,
         demand: Literal["forward", "accumulate"] | EllipsisType = ...,
@@ -118,7 +118,9 @@ class Topology:
             subscribe_to: one or several producers: handles, ``handle.with_options(…)``, names.
             restart: ``"never"``: a failure fails the topology; ``"temporary"``: it is signalled,
                 and the others go on; ``"transient"``: it starts again when it failed;
-                ``"permanent"``: whenever it ended.
+                ``"permanent"``: whenever it ended. It says nothing of others: a consumer that is
+                subscribed with ``cancel="permanent"`` ends with its producer, and needs a
+                `restart` of its own, or the strategy ``"rest_for_one"``.
             shutdown: seconds that its callback may still take when it is closed, before it is
                 cancelled; None: as long as it takes.
             options: `dispatcher`, `buffer_size`, `buffer_keep`, `demand`: for this run of the
@@ -187,6 +189,14 @@ class Topology:
         async with self:
             await self.wait()
 
+    async def ready(self) -> None:
+        """Wait until all stages that were started so far have started, and sent their requests.
+
+        Nobody asks for an event before: stages that are started in one go see the first one
+        together. A stage that could not start counts as ready.
+        """
+        await self._supervisor.gate.wait()
+
     async def wait(self) -> None:
         """Wait until the work is done: all stages have ended.
 
@@ -200,6 +210,8 @@ class Topology:
 
     async def drain(self, timeout: float | None = None) -> None:
         """Let producers take nothing more in, and wait until everything has been served.
+
+        Each stage's `handle_finish` is called when its turn has come: the moment to emit the rest.
 
         Args:
             timeout: seconds; None: as long as it takes. Cancelled or timed out: the draining goes
@@ -273,8 +285,10 @@ def _joins(stage: Stage, subscribe_to: Producers) -> Sequence[To]:
     several: Iterable[To | Peer | str]
     if isinstance(subscribe_to, To | str) or hasattr(subscribe_to, "send"):
         several = [subscribe_to]  # type: ignore[list-item]
+    elif isinstance(subscribe_to, Iterable):
+        several = subscribe_to
     else:
-        several = subscribe_to  # type: ignore[assignment]
+        several = [subscribe_to]
     joins = [to_of(to) for to in several]
     if joins and not isinstance(stage, Consumer | ProducerConsumer):
         raise ConfigError(f"{type(stage).__name__} is a producer: it cannot subscribe to anything")

@@ -19,7 +19,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.errors import ConfigError
 from penstock.rules.restarts import RestartLimit
 from penstock.signals import Kind
-from penstock.stages.calls import Cast, Receipt
+from penstock.stages.calls import Info, Receipt
 from penstock.stages.crew import Child, ChildCount, Crew, told
 from penstock.stages.protocol import Reason, Tag
 from penstock.stages.stage import Demand, Stage
@@ -182,22 +182,22 @@ class Working(Stage):
             return None
         slots = Slots(subscription, self._least(subscription.demand.max, subscription.demand.min))
         self._slots[subscription.tag] = slots
-        self._running().send(Cast(slots))  # it may ask only after it has subscribed
+        self._running().send(Info(slots, due=True))  # it may ask only after it has subscribed
         return "manual"
 
     def handle_cancel(self, reason: Reason, subscription: Subscription) -> None:
         """What it has on its way is finished all the same. Override it with a call of this one."""
         self._slots.pop(subscription.tag, None)
 
-    def handle_cast(self, request: Any) -> None:
-        """Casts of its own: a child has ended, a subscription begins. Leave others to this one."""
-        if request is _ENDED:
+    def handle_info(self, message: Any) -> None:
+        """Infos of its own: a child has ended, a subscription begins. Leave others to this one."""
+        if message is _ENDED:
             self._told = False
             self._settle(self._crew.ended())
-        elif isinstance(request, Slots):
-            request.begin()
+        elif isinstance(message, Slots):
+            message.begin()
         else:
-            super().handle_cast(request)
+            super().handle_info(message)
 
     async def handle_close(self, reason: Reason) -> None:
         """Let children end in time, then end them. Override it with a call of this one."""
@@ -240,7 +240,7 @@ class Working(Stage):
     def _tell(self) -> None:
         if not self._told:
             self._told = True
-            self._running().send(Cast(_ENDED))
+            self._running().send(Info(_ENDED, due=True))
 
     def _say(self, kind: Kind, message: str, count: int | None = None) -> None:
         self._running().signal(kind, f"{self.name}: {message}", count)
@@ -256,13 +256,6 @@ class Working(Stage):
     def _lose(self, count: int) -> None:
         """*count* events that it had been given were not served; the runner says so."""
         self._running().lost += count
-
-
-def give_back(receipt: Receipt) -> None:
-    """The events were not finished, which is nobody's failure: they are returned."""
-    if receipt.trace is not None:
-        receipt.trace.fail((), None)
-    receipt.done()
 
 
 def _check_restart(restart: str) -> None:

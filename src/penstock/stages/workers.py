@@ -30,7 +30,6 @@ from penstock.stages.worker_base import (
     Restart,
     Slots,
     Working,
-    give_back,
 )
 from penstock.stages.worker_pool import On
 
@@ -145,7 +144,7 @@ class Workers(Working, Consumer[In]):
         self._settle([child for child in ended if child.state != "terminated"])
         cut = [child for child in ended if child.state == "terminated"]
         for child in cut:
-            give_back(_place(child)[1])
+            _place(child)[1].failed(None)
         self._lose(len(cut))
 
 
@@ -296,7 +295,7 @@ class WorkerMap(Working, ProducerConsumer[In, Out]):
         for slots in {_slots(child): None for child in ended}:
             self._give(slots, ended)
         for batch in self._batches:
-            give_back(batch.receipt)
+            batch.receipt.failed(None)
         self._lose(sum(batch.left for batch in self._batches))
 
 

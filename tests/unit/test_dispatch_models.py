@@ -13,8 +13,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from penstock.rules.buffer import Buffer
 from penstock.rules.dispatch import DemandDispatcher
-from unit.dispatching import DISPATCHERS, Tag, given_out, model_of
+from penstock.rules.outlet import Outlet
+from penstock.rules.routing import PartitionDispatcher
+from penstock.rules.trace import Fresh
+from unit.dispatching import DISPATCHERS, Tag, given_out, lane_of, model_of
 
 few = st.integers(1, 9)
 
@@ -133,3 +137,20 @@ class DemandMachine(RuleBasedStateMachine):
 def test_demand_decides_as_the_plainest_list_would() -> None:
     """The largest demand first; of equal ones, the one that has had its place longest."""
     run_state_machine_as_test(DemandMachine)
+
+
+# --- the end -----------------------------------------------------------------------------------
+
+
+def test_what_is_left_at_the_end_can_be_returned_to_its_source() -> None:
+    """Buffered and held, each with what follows its outcome."""
+    carrier = Fresh(lambda *_: None)
+    outlet = Outlet(PartitionDispatcher(3, hash=lane_of), Buffer())
+    outlet.subscribe(tag := Tag(1), {"partition": 0, "max_demand": 5})
+    outlet.ask(tag, 3)
+    outlet.emit([1, 0, 2], carrier)
+    outlet.emit([4, 8, 12], carrier)
+    left = outlet.clear()
+    assert sorted(event for piece in left for event in piece.events) == [1, 2, 12]
+    assert all(piece.carrier is carrier for piece in left)
+    assert outlet.waiting == 0

@@ -19,9 +19,7 @@ from penstock.rules.broadcast import BroadcastDispatcher
 from penstock.rules.buffer import Buffer, Keep
 from penstock.rules.dispatch import DemandDispatcher
 from penstock.rules.outlet import Outlet
-from penstock.rules.routing import PartitionDispatcher
-from penstock.rules.trace import Fresh
-from unit.dispatching import DISPATCHERS, Tag, lane_of, model_of, tags
+from unit.dispatching import DISPATCHERS, Tag, model_of, tags
 
 few = st.integers(1, 7)
 
@@ -388,20 +386,3 @@ def test_an_overflow_lets_the_info_out_behind_what_it_drops() -> None:
     outlet.emit([3])
     outlet.emit([4])
     assert [overflow.infos for overflow in outlet.overflow] == [[], ["info"]]
-
-
-# --- the end -----------------------------------------------------------------------------------
-
-
-def test_what_is_left_at_the_end_can_be_returned_to_its_source() -> None:
-    """Buffered and held, each with what follows its outcome."""
-    carrier = Fresh(lambda *_: None)
-    outlet = Outlet(PartitionDispatcher(3, hash=lane_of), Buffer())
-    outlet.subscribe(tag := Tag(1), {"partition": 0, "max_demand": 5})
-    outlet.ask(tag, 3)
-    outlet.emit([1, 0, 2], carrier)
-    outlet.emit([4, 8, 12], carrier)
-    left = outlet.clear()
-    assert sorted(event for piece in left for event in piece.events) == [1, 2, 12]
-    assert all(piece.carrier is carrier for piece in left)
-    assert outlet.waiting == 0

@@ -99,11 +99,13 @@ class Outlet:
         except Exception:
             self.buffer.restore([Piece(events, carrier)])
             raise
-        self.delivered += taken - len(skipped)
-        if taken < count:
-            self._store(events[taken:], carrier)
+        self._count(deliveries, taken - len(skipped))
         if skipped or broken:
             self._unusual(skipped, broken, carrier)
+        if taken < count:
+            self._store(events[taken:], carrier)
+            # There may be room for more by now: what was left out, or held, cost none.
+            return [*deliveries, *self.serve()]
         return deliveries
 
     def info(self, info: Any) -> bool:
@@ -125,7 +127,7 @@ class Outlet:
                 self.failure, self.rare = error, True
                 break
             served += deliveries
-            self.delivered += taken - len(skipped)
+            self._count(deliveries, taken - len(skipped))
             if taken < len(events):  # the pins behind them stay behind them
                 self.buffer.put_back(events[taken:], carrier, infos)
                 infos = []
@@ -159,6 +161,12 @@ class Outlet:
     def clear(self) -> list[Piece]:
         """The stage ends: what nobody will get."""
         return [*self.buffer.clear(), *self.dispatcher.clear()]
+
+    def _count(self, deliveries: Sequence[Delivery], taken: int) -> None:
+        if self._holds:
+            self.delivered += sum(len(events) for _, events, _ in deliveries)
+        else:
+            self.delivered += taken  # a copy for each of several consumers counts once
 
     def _net(self) -> int:
         return self.dispatcher.room - self.outstanding - self.buffer.count

@@ -58,11 +58,11 @@ class Fresh:
 
     def begin(self, events: list[Any]) -> Trace:
         """One trace a call."""
-        return Trace(self._settle, events, len(events))
+        return Trace(self._settle, tuple(events), len(events))
 
     def share(self, events: list[Any], copies: int) -> Trace:
         """One trace for all copies."""
-        return Trace(self._settle, events, len(events) * copies)
+        return Trace(self._settle, tuple(events), len(events) * copies)
 
     def finish(self, events: Sequence[Any]) -> None:
         """Filtered before anybody was called with them."""

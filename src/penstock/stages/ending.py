@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import StageError
 from penstock.stages.calls import Call, Cast, Info, Internal, Join
-from penstock.stages.protocol import NORMAL, Cancelled, Events, Message, Reason, Subscribe
+from penstock.stages.protocol import NORMAL, Cancel, Cancelled, Events, Message, Reason, Subscribe
 from penstock.stages.taking import drop
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def answer_late(runner: Runner, message: Message | Internal, *, counted: bool = 
         if dropped and not counted:
             text = f"{name} has ended: {dropped} events that still came were dropped"
             runner.signal("events-dropped", text, dropped)
+        if not counted:
+            message.tag.producer.send(Cancel(message.tag, reason))
     elif type(message) is Call:
         message.fail(StageError(f"{name} has ended ({reason}): it answers no call"))
     elif type(message) is Cast or (type(message) is Info and not message.due):

@@ -2,8 +2,8 @@
 
 Does        hold the first asks back until nobody is starting any more.
 Does not    hold anything else up: stages answer calls, and later subscriptions ask at once.
-Invariants  1. stages that are started in one go see the first event together: so a broadcast reaches
-               all of them from its beginning.
+Invariants  1. stages that are started in one go see the first event together: so a broadcast
+               reaches all of them from its beginning.
             2. a stage that fails to start holds nobody up.
 """
 

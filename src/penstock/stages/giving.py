@@ -7,7 +7,7 @@ Invariants  those of a producer in `protocol`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,6 +72,12 @@ class GivingSide:
             return
         if message.replaces and message.replaces[0] in self.consumers:
             await self._remove(message.replaces[0], message.replaces[1])
+        try:
+            options.check()
+            check_extra(self._stage, options.extra)
+        except ConfigError as error:
+            await self._refuse(tag, error)
+            return
         subscription = Subscription(tag, options, "consumer")
         self.consumers[tag] = subscription
         mode = await self._runner.program.hook("handle_subscribe", subscription)
@@ -84,7 +90,7 @@ class GivingSide:
             self.outlet.subscribe(tag, {"max_demand": options.max_demand, **options.extra})
         except ConfigError as error:
             del self.consumers[tag]
-            await self._refuse(subscription, error)
+            await self._refuse(tag, error, subscription)
 
     def ask(self, message: Ask) -> Awaitable[None] | None:
         """A consumer has room. Returns what is to be awaited, if anything is."""
@@ -94,6 +100,10 @@ class GivingSide:
             error = StageError(f"{self._runner.name} has no {tag!r}: it was never made, or is over")
             tag.consumer.send(Cancelled(tag, Reason("failed", error)))
             return None
+        if type(demand) is not int or demand < 1:
+            error = StageError(f"{tag!r} asked for {demand!r}: it must be a number, 1 or more")
+            self._runner.signal("protocol-error", str(error))
+            return self._remove(tag, Reason("failed", error))
         subscription.asked += demand
         deliveries = self.outlet.ask(tag, demand)
         if deliveries:
@@ -250,21 +260,23 @@ class GivingSide:
             self._runner.send(_NUDGE)
 
     async def _remove(self, tag: Tag, reason: Reason) -> None:
-        """End a subscription: confirm, tell the program, then the dispatcher."""
+        """End a subscription: confirm, let the others have what it held up, tell the program."""
         subscription = self.consumers.pop(tag)
         subscription.open = False
         tag.consumer.send(Cancelled(tag, reason))
-        await self._runner.program.hook("handle_cancel", reason, subscription)
         self._send(self.outlet.cancel(tag))
         self._ask_again()
+        await self._runner.program.hook("handle_cancel", reason, subscription)
 
-    async def _refuse(self, subscription: Subscription, error: ConfigError) -> None:
-        tag, twice = subscription.tag, isinstance(error, AlreadySubscribed)
-        subscription.open = False
-        reason = Reason("refused" if twice else "failed", error)
+    async def _refuse(
+        self, tag: Tag, error: ConfigError, subscription: Subscription | None = None
+    ) -> None:
+        reason = Reason("refused" if isinstance(error, AlreadySubscribed) else "failed", error)
         self._runner.signal("subscription-refused", f"{self._runner.name} refused {tag!r}: {error}")
         tag.consumer.send(Cancelled(tag, reason))
-        await self._runner.program.hook("handle_cancel", reason, subscription)
+        if subscription is not None:  # the program has been told of it
+            subscription.open = False
+            await self._runner.program.hook("handle_cancel", reason, subscription)
 
     async def _dropped(self, overflow: Overflow) -> None:
         count = sum(len(piece.events) for piece in overflow.dropped)
@@ -281,3 +293,15 @@ class GivingSide:
                 f"{count} dropped, the {self._stage.buffer_keep} are kept",
                 count,
             )
+
+
+def check_extra(stage: Giving[Any], extra: Mapping[str, Any]) -> None:
+    """Raise ConfigError for options of a subscription that *stage* can never serve.
+
+    What its dispatcher does not know is refused, unless its `handle_subscribe` may know it.
+    """
+    dispatcher = stage.dispatcher or DemandDispatcher()
+    if type(stage).handle_subscribe is not Giving.handle_subscribe:
+        known = getattr(dispatcher, "known", extra)
+        extra = {name: value for name, value in extra.items() if name in known}
+    dispatcher.check(extra)

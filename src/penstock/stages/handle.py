@@ -9,13 +9,12 @@ Invariants  1. everything but `call`, `subscribe`, `resubscribe` and `wait` retu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from penstock.errors import ConfigError, StageError
 from penstock.rules.demand import DEFAULT_MAX_DEMAND
-from penstock.rules.dispatch import DemandDispatcher
 from penstock.stages.calls import Call, Cast, Info, Join, Mode
+from penstock.stages.giving import check_extra
 from penstock.stages.protocol import (
     NORMAL,
     CancelMode,
@@ -109,17 +108,11 @@ class StageHandle(Generic[T]):
 
     def check(self, options: SubscribeOptions) -> None:
         """Raise ConfigError where this stage could never serve a subscription with *options*."""
-        kind: type[Any] = self._kind
-        if not issubclass(kind, Giving):
-            raise ConfigError(f"{self.name} is a consumer: nothing can subscribe to it")
         runner = self._run.runner
-        stage = runner.stage if runner else self._run.first
-        dispatcher = (stage.dispatcher if isinstance(stage, Giving) else None) or DemandDispatcher()
-        extra: Mapping[str, Any] = options.extra
-        if _overrides(self._kind, "handle_subscribe"):  # it may understand more
-            known = getattr(dispatcher, "known", extra)
-            extra = {name: value for name, value in extra.items() if name in known}
-        dispatcher.check(extra)
+        stage: Any = runner.stage if runner else self._run.first
+        if not isinstance(stage, Giving):
+            raise ConfigError(f"{self.name} is a consumer: nothing can subscribe to it")
+        check_extra(cast("Giving[Any]", stage), options.extra)
 
     async def subscribe(
         self,
@@ -173,6 +166,10 @@ class StageHandle(Generic[T]):
                 f"{self.name} is a producer: it takes no events, and cannot subscribe"
             )
         producer, options = to_of(to)
+        if self.runner.in_callback():
+            raise StageError(
+                f"{self.name} cannot wait for itself in a callback of its own: use self.subscribe"
+            )
         answer: asyncio.Future[Subscription] = asyncio.get_running_loop().create_future()
         self.runner.send(Join(producer, options, answer, replaces))
         async with asyncio.timeout(timeout):
@@ -304,17 +301,14 @@ class StageHandle(Generic[T]):
         )
 
 
-def _overrides(kind: type[Any], callback: str) -> bool:
-    return getattr(kind, callback) is not getattr(Stage, callback)
-
-
 def to_of(to: To | Peer | str) -> To:
     """*to* with its options, checked as far as the producer is known."""
     if not isinstance(to, To):
         to = To(to)
     producer, options = to
+    options.check()
     if isinstance(producer, StageHandle):
-        producer.check(options.check())
+        producer.check(options)
     elif not isinstance(producer, str) and not hasattr(producer, "send"):
         raise ConfigError(
             f"a producer must be a stage's handle (as start() returns it), its name, or something "

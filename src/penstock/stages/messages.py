@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 async def handle_unusual(runner: Runner, message: Message | Internal) -> None:
+    """Handle one of them."""
     match message:
         case Call():
             await _call(runner, message)
@@ -63,7 +64,12 @@ def _misdirected(runner: Runner, message: Message | Internal) -> None:
 
 
 async def _join(join: Join, taking: TakingSide) -> None:
-    subscription = await taking.join(join)
+    try:
+        subscription = await taking.join(join)
+    except StageError as error:
+        if join.answer is not None and not join.answer.done():
+            join.answer.set_exception(error)
+        raise
     taking.begin(subscription)
     if join.answer is not None and not join.answer.done():
         join.answer.set_result(subscription)
@@ -76,6 +82,9 @@ async def _call(runner: Runner, call: Call) -> None:
         call.fail(error)
         if type(runner.stage).handle_call is Stage.handle_call:
             return  # the caller's mistake: the stage answers no calls at all
+        raise
+    except BaseException:
+        call.fail(StageError(f"{runner.name} was cancelled before it could answer"))
         raise
     if reply is not LATER:
         call.reply(reply)

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, cast
 
-from penstock.errors import StageError
+from penstock.errors import ConfigError, StageError
 from penstock.observers import Observers
 from penstock.rules.trace import Trace
 from penstock.signals import Kind, Signal
@@ -23,6 +23,7 @@ from penstock.stages.calls import Call, Info, Internal, Join, Receipt
 from penstock.stages.ending import answer_late, tell_all
 from penstock.stages.gate import Gate
 from penstock.stages.giving import GivingSide
+from penstock.stages.handle import To, to_of
 from penstock.stages.messages import handle_unusual
 from penstock.stages.program import Program
 from penstock.stages.protocol import (
@@ -43,8 +44,9 @@ TURN = 64  # messages that a stage handles at most before other tasks get their 
 class World(NamedTuple):
     """What is around a stage.
 
-    `observers` are told of signals; `gate` holds the first asks; `find` gives a peer by its name or handle (None: there is
-    none); `changed` is called when the stage has ended, or has lost its last producer.
+    `observers` are told of signals; `gate` holds the first asks; `find` gives a peer by its name or
+    handle (None: there is none); `changed` is called when the stage has ended, or has lost its last
+    producer.
     """
 
     observers: Observers
@@ -230,6 +232,14 @@ class Runner:
         self.receipts.discard(receipt)
         if self.finishing:
             self._wake()
+
+    def subscribe(self, to: To | Peer | str) -> None:
+        """Subscribe after the callback that is under way."""
+        if self.taking is None:
+            raise ConfigError(
+                f"{self.name} is a producer: it takes no events, and cannot subscribe"
+            )
+        self.send(Join(*to_of(to)))
 
     def inform(self, message: Any) -> None:
         """Post an info to the stage itself."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from penstock.rules.buffer import Keep
     from penstock.rules.dispatch import Dispatcher
     from penstock.stages.calls import Call, Receipt
+    from penstock.stages.handle import To
+    from penstock.stages.protocol import Peer
     from penstock.stages.runner import Runner
     from penstock.stages.subscription import Subscription
 
@@ -39,6 +41,7 @@ class Stage:
     """What all stages have. Derive from one of its three kinds."""
 
     _runner: Runner | None = None
+    _noted = False  # by a topology: an instance runs once
 
     # --- callbacks, for subclasses ---------------------------------------------------------------
 
@@ -103,6 +106,14 @@ class Stage:
     def info(self, message: Any) -> None:
         """Call the own `handle_info` with *message* after everything that is there now."""
         self._running().inform(message)
+
+    def subscribe(self, to: To | Peer | str) -> None:
+        """Subscribe to *to*, after this callback: a handle, ``handle.with_options(…)``, or a name.
+
+        Raises:
+            ConfigError: as `StageHandle.subscribe`.
+        """
+        self._running().subscribe(to)
 
     def stop(self, error: BaseException | None = None) -> None:
         """End after this callback; with *error*: as failed.

@@ -29,7 +29,17 @@ class Subscription:
         asked: how many were asked for.
     """
 
-    __slots__ = ("asked", "demand", "ending", "events", "open", "options", "peer_is", "tag")
+    __slots__ = (
+        "asked",
+        "demand",
+        "early",
+        "ending",
+        "events",
+        "open",
+        "options",
+        "peer_is",
+        "tag",
+    )
 
     def __init__(self, tag: Tag, options: SubscribeOptions, peer_is: Side) -> None:
         self.tag = tag
@@ -38,6 +48,7 @@ class Subscription:
         self.demand = Demand(options.max_demand, options.min_demand)
         self.events = self.asked = 0
         self.open = True
+        self.early: int | None = None  # what is asked for while handle_subscribe has not returned
         self.ending = False  # a cancel is under way: nothing is asked for any more
 
     @property
@@ -53,13 +64,16 @@ class Subscription:
     def ask(self, demand: int) -> None:
         """Allow the producer to send *demand* more events; 0 does nothing.
 
-        For subscriptions whose `handle_subscribe` returned ``"manual"``.
+        For subscriptions whose `handle_subscribe` returns ``"manual"``, also within it.
 
         Raises:
             ConfigError: a negative number, an automatic subscription, or the producer's side.
         """
         if type(demand) is not int or demand < 0:
             raise ConfigError(f"ask needs a whole number of events, 0 or more; got {demand!r}")
+        if self.early is not None:
+            self.early += demand
+            return
         if self.peer_is != "producer" or not self.demand.manual:
             raise ConfigError(
                 "only a consumer asks, and only where its handle_subscribe returned 'manual'; "
@@ -87,9 +101,10 @@ class Subscription:
             reason: None (normal), ``"shutdown"``, or an exception: it decides, with the cancel
                 mode, whether the consumer ends too.
         """
+        checked = Reason.of(reason)
         if self.open and not self.ending:
             self.ending = True
-            self.tag.producer.send(Cancel(self.tag, Reason.of(reason)))
+            self.tag.producer.send(Cancel(self.tag, checked))
 
     def statistics(self) -> SubscriptionStatistics:
         """What has come, or gone, so far."""

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from penstock.clock import Clock
-from penstock.errors import ClosedError, ConfigError, StageError
+from penstock.errors import ClosedError, ConfigError, StageError, SubscriptionCancelled
 from penstock.observers import Observers
 from penstock.rules.restarts import Restart, RestartLimit, Strategy, affected, restarts
 from penstock.signals import Signal
@@ -136,10 +136,16 @@ class Supervisor:
     def _changed(self, spec: Spec, runner: Runner) -> None:
         """A run has ended, or has lost its last producer."""
         self._changes.set()
-        if runner.ended is None or runner is not spec.runner or spec.replaced or self._closing:
+        if runner.ended is None or runner is not spec.runner:
             return
         reason = runner.ended
         failed = reason.kind == "failed"
+        if spec.replaced or self._closing:
+            if failed and not isinstance(reason.error, SubscriptionCancelled):
+                self._signal(
+                    spec, "stage-failed", f"{spec.name} failed while it was closed: {reason}"
+                )
+            return
         if restarts(spec.restart, failed=failed):
             self._restart(spec)
         elif failed and spec.restart == "never":
@@ -175,7 +181,7 @@ class Supervisor:
             await self._stop(one)
         if self._closing:
             return
-        again = [one for one in group if one.restart != "temporary" or one is group[0]]
+        again = [one for one in group if one.restart != "temporary"]
         for one in group:
             one.replaced = one in again
         self._again(again)
@@ -240,6 +246,16 @@ class Supervisor:
             for runner in self._runners()
             for figures in [statistics_of(runner)]
         ]
+
+    def check_outside(self, what: str) -> None:
+        """Raise StageError in a callback of one of the stages: it would wait for itself."""
+        task = asyncio.current_task()
+        for spec in self._specs.values():
+            if spec.task is task:
+                raise StageError(
+                    f"{spec.name} cannot {what} its topology in a callback of its own: it would "
+                    f"wait for itself; stop() or finish() end the stage"
+                )
 
     async def close(self) -> None:
         """Close all, in the reverse order of their start."""

@@ -17,6 +17,7 @@ from penstock.errors import DemandExceeded, StageError, SubscriptionCancelled
 from penstock.rules.trace import Carrier, Trace
 from penstock.stages.calls import Info, Join, Missing
 from penstock.stages.protocol import (
+    NORMAL,
     Cancel,
     Cancelled,
     Events,
@@ -64,17 +65,21 @@ class TakingSide:
         """Subscribe: tell the program, and send the request. `begin` asks for the first events."""
         tag = Tag(self._runner, self._find(join.producer))
         subscription = Subscription(tag, join.options, "producer")
-        mode = await self._runner.program.hook("handle_subscribe", subscription)
-        if mode not in {None, "automatic", "manual"}:
-            raise StageError(
-                f"{self._runner.name}: handle_subscribe must return 'automatic', 'manual' or None; "
-                f"it returned {mode!r}"
-            )
         self.sources[tag] = subscription
         self.had_sources = True
         tag.producer.send(Subscribe(tag, join.options, join.replaces))
+        subscription.early = 0
+        mode = await self._runner.program.hook("handle_subscribe", subscription)
+        early, subscription.early = subscription.early, None
+        if mode not in {None, "automatic", "manual"} or (early and mode != "manual"):
+            raise StageError(
+                f"{self._runner.name}: handle_subscribe must return 'automatic', 'manual' or None, "
+                f"and 'manual' if it asks by itself; it asked for {early}, and returned {mode!r}"
+            )
         if mode == "manual":
             subscription.be_manual()
+            if early:
+                subscription.send_ask(early)
         return subscription
 
     @staticmethod
@@ -127,17 +132,23 @@ class TakingSide:
 
     async def _pump(self, rest: Awaitable[None] | None = None) -> None:
         """The same, where something is to be awaited on the way."""
-        while rest is not None:
+        if rest is not None:
             await rest
-            rest = self.pump()
-        if self.queue and type(self.queue[0]) is not Events and not self._runner.ending:
-            entry = self.queue.popleft()
+        queue, runner = self.queue, self._runner
+        while queue and not runner.ending:
+            entry = queue[0]
+            if type(entry) is Events:
+                if runner.giving is not None and runner.giving.outlet.dispatcher.room <= 0:
+                    return
+                queue.popleft()
+                if (more := self._handle_queued(entry)) is not None:
+                    await more
+                continue
+            queue.popleft()
             if type(entry) is Cancelled:
                 await self._end_source(entry)
             elif type(entry) is Info:
-                await self._runner.informed(entry)
-            if rest := self.pump():
-                await rest
+                await runner.informed(entry)
 
     def _handle_queued(self, entry: Events) -> Awaitable[None] | None:
         # Its source may have ended behind it; the events are handled all the same.
@@ -215,12 +226,13 @@ class TakingSide:
         """One call of the program, and what follows from it. Returns what is to be awaited."""
         runner = self._runner
         runner.trace = trace = carrier.begin(chunk) if carrier is not None else None
+        count = len(chunk)  # before the call: the list is the program's from then on
         started = perf_counter()
         try:
             result = self._handle(chunk, source)
             if result is not None and type(result) is not list:
-                return self._called(result, len(chunk), trace)
-            self._done(cast("list[Any] | None", result), len(chunk), trace)
+                return self._called(result, count, trace)
+            self._done(cast("list[Any] | None", result), count, trace)
         except BaseException as error:  # noqa: BLE001 - raised again, with a name
             self._fail(error, trace)
         finally:
@@ -270,7 +282,7 @@ class TakingSide:
         if reason.ends(mode):
             if reason.kind == "normal":
                 if not any(one.options.cancel == "permanent" for one in self.sources.values()):
-                    runner.finish(reason)
+                    runner.finish(NORMAL)
             else:
                 runner.stop(self._passed_on(reason, subscription))
 

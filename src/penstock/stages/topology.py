@@ -151,6 +151,7 @@ class Topology:
             shutdown=shutdown,
             options=set_options,
         )
+        first._noted = True  # pyright: ignore[reportPrivateUsage]
         return self._supervisor.add(spec)
 
     # --- one life-cycle --------------------------------------------------------------------------
@@ -195,6 +196,7 @@ class Topology:
         Nobody asks for an event before: stages that are started in one go see the first one
         together. A stage that could not start counts as ready.
         """
+        self._supervisor.check_outside("wait for")
         await self._supervisor.gate.wait()
 
     async def wait(self) -> None:
@@ -206,6 +208,7 @@ class Topology:
         Raises:
             StageError: a stage failed, and no restart mended it.
         """
+        self._supervisor.check_outside("wait for")
         await self._supervisor.wait()
 
     async def drain(self, timeout: float | None = None) -> None:
@@ -221,6 +224,7 @@ class Topology:
             TimeoutError: it names what still runs, and what that holds.
             StageError: a stage failed, and no restart mended it.
         """
+        self._supervisor.check_outside("drain")
         self._supervisor.finish_producers()
         try:
             async with asyncio.timeout(timeout):
@@ -231,6 +235,7 @@ class Topology:
 
     async def aclose(self) -> None:
         """Close all stages now, in the reverse order of their start. Leaving the block does so."""
+        self._supervisor.check_outside("close")
         await self._supervisor.close()
 
     # --- looking ---------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from typing import Any
 from penstock.errors import ConfigError
 from penstock.stages import StageStatistics
 from penstock.stages.statistics import statistics_of
-from stages.modelling import Leaf, Line, Log, Middle, Source, World
+from stages.acting import Leaf, Middle, Source
+from stages.modelling import Line, Log, World
 
 UNCLAIMED = 1000
 """What a partition holds at most before it ever had a consumer: the default of `max_demand`."""
@@ -151,15 +152,26 @@ def _modes(log: Log, taken: list[Line], figures: StageStatistics) -> None:
     for line in taken:
         over = line.over
         if over is not None and over.kind != "normal":
-            assert not over.ends(line.options.cancel), (log.name, "lives on after", line)
+            assert not _ended_by(line), (log.name, "lives on after", line)
 
 
 def _ends(log: Log, taken: list[Line]) -> None:
     """A stage ends as it was told to, or as a subscription's cancel mode says; nothing else."""
     if log.runner.ended is None or log.told_to_end:
         return
-    cause = [line for line in taken if line.over and line.over.ends(line.options.cancel)]
+    cause = [line for line in taken if _ended_by(line)]
     assert cause, (log.name, "ended by itself", log.runner.ended, taken)
+
+
+def _ended_by(line: Line) -> bool:
+    """Whether the end of *line* ends its consumer, by the table in the papers."""
+    mode, kind = line.options.cancel, line.over.kind if line.over else "open"
+    return (mode, kind) in {
+        ("permanent", "normal"),
+        ("permanent", "shutdown"),
+        ("permanent", "failed"),
+        ("transient", "failed"),
+    }
 
 
 def _nothing_lost(
@@ -184,6 +196,9 @@ def _nothing_lost(
             went += mine.delivered + sum(lane is None for lane in log.hashed.values())
             went += mine.buffered + mine.queued
         assert came == went + dropped[name], (name, came, went, dropped[name])
+        if all(log.runner.ended is None for log in logs):
+            full = sum(figures[id(log)].discarded for log in logs)
+            assert dropped[name] == full, (name, "dropped what its buffer had room for", dropped)
 
 
 # --- outcomes --------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.rules.trace import Fresh
 from penstock.stages import BroadcastDispatcher, PartitionDispatcher
-from penstock.stages.protocol import Ask
+from penstock.stages.protocol import NORMAL, Ask, Cancel
 from stages.fixtures import Forwarder, Silent, Stranger, emit, in_stage, quiet, watched
 
 
@@ -57,6 +57,26 @@ async def test_what_a_selector_leaves_out_does_not_keep_what_follows_in_the_buff
         assert odd.events == [3]
 
 
+async def test_a_consumer_that_takes_more_ahead_than_the_last_one_makes_room_for_the_others() -> (
+    None
+):
+    topology, _ = watched()
+    async with topology:
+        dispatcher = PartitionDispatcher(2, hash=parity)
+        handle = topology.start(silent := Silent(), dispatcher=dispatcher)
+        odd, even = Stranger("odd"), Stranger("even")
+        first = odd.subscribe(handle, max_demand=1, extra={"partition": 1})
+        even.subscribe(handle, ask=2, extra={"partition": 0})
+        await silent.asked.reach(1)
+        await emit(handle, [1, 3, 5, 2])
+        await quiet(topology)
+        assert even.events == []
+        handle.send(Cancel(first, NORMAL))
+        odd.subscribe(handle, max_demand=4, extra={"partition": 1})
+        await quiet(topology)
+        assert even.events == [2]
+
+
 # --- events that went without a word -----------------------------------------------------------
 
 
@@ -67,7 +87,7 @@ async def test_what_a_full_buffer_dropped_is_said_and_settled_also_where_the_sta
     topology, signals = watched()
     outcomes = Outcomes()
 
-    def give_and_end(stage: Any) -> None:
+    def give_and_end(_: Any) -> None:
         handle.runner.giving.supply([1, 2, 3], Fresh(outcomes))
         if end == "fails":
             raise ValueError("now")
@@ -90,12 +110,12 @@ async def test_what_a_hash_discards_is_settled_also_where_the_stage_then_ends() 
     topology, _ = watched()
     outcomes = Outcomes()
 
-    def give_and_fail(stage: Any) -> None:
+    def give_and_fail(_: Any) -> None:
         handle.runner.giving.supply([1, 2], Fresh(outcomes))
         raise ValueError("now")
 
     async with topology:
-        dispatcher = PartitionDispatcher(2, hash=lambda event: None)
+        dispatcher = PartitionDispatcher(2, hash=lambda _: None)
         handle = topology.start(Silent(), dispatcher=dispatcher, restart="temporary")
         Stranger().subscribe(handle, ask=2, extra={"partition": 0})
         await quiet(topology)

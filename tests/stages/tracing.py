@@ -12,7 +12,7 @@ from typing import Any
 
 from penstock.rules.trace import Fresh, Kind
 from penstock.stages import (
-    Receipt,
+    Kept,
     StageHandle,
     Subscription,
     Topology,
@@ -83,7 +83,7 @@ class Keeper(Middle):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.receipts: list[Receipt] = []
+        self.receipts: list[Kept] = []
 
     def handle_events(self, events: list[Any], source: Subscription) -> None:
         super().handle_events(events, source)

@@ -65,13 +65,14 @@ class BroadcastDispatcher(Plain):
 
     def subscribe(self, tag: Any, options: Options) -> None:
         """Refuses a consumer that is subscribed already."""
+        self.check({name: options[name] for name in self.known if name in options})
         if any(one.consumer is tag.consumer for one in self._open):
             raise AlreadySubscribed(
                 f"a consumer can subscribe once to a producer that broadcasts: it would get "
                 f"every event twice; {tag.consumer!r} is subscribed already"
             )
         self._open[tag] = 0
-        if selector := options.get("selector"):
+        if (selector := options.get("selector")) is not None:
             self._selectors[tag] = selector
 
     def ask(self, tag: Any, demand: int) -> Sequence[Delivery]:

@@ -61,7 +61,7 @@ class Buffer:
         ConfigError: a negative size, or an unknown end.
     """
 
-    __slots__ = ("_keep", "_segments", "_size", "count")
+    __slots__ = ("_apart", "_keep", "_segments", "_size", "count")
 
     def __init__(self, size: int | None = None, keep: Keep = "last") -> None:
         if size is not None and (type(size) is not int or size < 0):
@@ -71,6 +71,7 @@ class Buffer:
         self._size = size
         self._keep: Keep = keep
         self._segments: deque[_Segment] = deque()
+        self._apart = False  # whether what was taken last ended at a cut
         self.count = 0
 
     def store(
@@ -98,9 +99,9 @@ class Buffer:
                 self.count += len(events)
 
     def put_back(self, events: list[Any], carrier: Carrier | None, infos: list[Any]) -> None:
-        """Undo a part of `take`: *events* are first again, and *infos* behind them."""
+        """Undo a part of the last `take`: *events* are first again, and *infos* behind them."""
         segment = _Segment(events, carrier)
-        segment.infos = infos or None
+        segment.infos = infos if infos or self._apart else None
         self._segments.appendleft(segment)
         self.count += len(events)
 
@@ -121,7 +122,9 @@ class Buffer:
             return None
         first = self._head(limit)
         if len(first.events) == limit or first.infos is not None or first.carrier is not None:
+            self._apart = first.infos is not None
             return Piece(first.events, first.carrier), first.infos or []
+        self._apart = False
         events, infos = self._join(first.events, limit)
         return Piece(events, None), infos
 
@@ -141,6 +144,7 @@ class Buffer:
             segment = self._head(limit - len(events))
             events += segment.events
             if segment.infos is not None:
+                self._apart = True
                 return events, segment.infos
         return events, []
 
@@ -164,7 +168,7 @@ class Buffer:
         if self._size is None or self.count + len(events) <= self._size:
             return None
         if self._keep == "first":
-            room = self._size - self.count
+            room = max(0, self._size - self.count)  # what came back may be above the bound
             return Overflow([Piece(events[room:], carrier)], []), 0, room
         skip = max(0, len(events) - self._size)
         overflow = self._drop_oldest(self.count + len(events) - skip - self._size)

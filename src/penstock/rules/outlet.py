@@ -61,9 +61,10 @@ class Outlet:
         """Events that were emitted and not handed out."""
         return self.buffer.count + self.dispatcher.backlog
 
-    def subscribe(self, tag: Any, options: Options) -> None:
-        """Take a consumer in; ConfigError refuses it."""
+    def subscribe(self, tag: Any, options: Options) -> Sequence[Delivery]:
+        """Take a consumer in, which may make room for others; ConfigError refuses it."""
         self.dispatcher.subscribe(tag, options)
+        return () if self.accumulating else self.serve()
 
     def ask(self, tag: Any, demand: int) -> Sequence[Delivery]:
         """A consumer asks; what is there goes to it at once."""
@@ -94,19 +95,35 @@ class Outlet:
         if self.accumulating or self.buffer.count:
             self._store(events, carrier, apart=self.accumulating)
             return () if self.accumulating else self.serve()
-        try:
-            deliveries, taken, skipped, broken = self.dispatcher.dispatch(events, carrier)
-        except Exception:
-            self.buffer.restore([Piece(events, carrier)])
-            raise
-        self._count(deliveries, taken - len(skipped))
-        if skipped or broken:
-            self._unusual(skipped, broken, carrier)
-        if taken < count:
-            self._store(events[taken:], carrier)
-            # There may be room for more by now: what was left out, or held, cost none.
-            return [*deliveries, *self.serve()]
-        return deliveries
+        return self._hand_out(events, count, carrier)
+
+    def _hand_out(
+        self, events: list[Any], count: int, carrier: Carrier | None
+    ) -> Sequence[Delivery]:
+        """Dispatch *events*; what nobody asked for, goes to the buffer."""
+        dispatcher = self.dispatcher
+        before: Sequence[Delivery] = ()
+        while True:
+            try:
+                deliveries, taken, skipped, broken = dispatcher.dispatch(events, carrier)
+            except Exception as error:
+                self.buffer.restore([Piece(events, carrier)])
+                if not before:
+                    raise
+                self.failure, self.rare = error, True
+                return before
+            self._count(deliveries, taken - len(skipped))
+            if skipped or broken:
+                self._unusual(skipped, broken, carrier)
+            if before:
+                deliveries = [*before, *deliveries]
+            if taken == count:
+                return deliveries
+            before, events, count = deliveries, events[taken:], count - taken
+            # Where events were left out, or held, there may be room for more.
+            if not taken or dispatcher.room <= 0:
+                self._store(events, carrier)
+                return before
 
     def info(self, info: Any) -> bool:
         """Let *info* out after everything that was emitted before; False: it is due now."""

@@ -3,8 +3,8 @@
 Does        hash a key of a stream, and any plain value that partitions a stage.
 Does not    use Python's own hash, which differs between processes.
 Invariants  1. text and bytes go to the partition that has the number of their shard.
-            2. other values are hashed by their MessagePack form, maps in the order of their keys:
-               what is equal and of one type goes to one place.
+            2. other values are hashed by their MessagePack form, maps (with text for keys) in the
+               order of their keys: what is written in one way goes to one place.
 Source      CRC-32 (ISO 3309), as zlib has it: at C speed everywhere, spread evenly enough for
             shards; its name is stored with a sharded stream.
 """
@@ -40,8 +40,9 @@ def partition_of(value: Any, count: int) -> int:
         return shard_of(value, count)
     try:
         return crc32(_encode(value)) % count
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ConfigError(
             f"a value to partition by must be a plain one (text, bytes, numbers, dates, lists, "
-            f"maps, structs); got {type(value).__name__}: give the dispatcher a key= or hash="
+            f"maps with text for keys, structs); got {type(value).__name__}: give the dispatcher "
+            f"a key= or hash="
         ) from error

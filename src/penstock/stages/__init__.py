@@ -14,7 +14,8 @@ from penstock.errors import DemandExceeded, StageError, SubscriptionCancelled
 from penstock.rules.broadcast import BroadcastDispatcher
 from penstock.rules.dispatch import DemandDispatcher, Dispatcher, RoundRobinDispatcher
 from penstock.rules.routing import PartitionDispatcher, Route
-from penstock.stages.calls import Call, Receipt
+from penstock.stages.calls import Call, Kept
+from penstock.stages.crew import Child, ChildCount
 from penstock.stages.handle import StageHandle, To
 from penstock.stages.iterating import EventIterator, iterate
 from penstock.stages.protocol import Reason, SubscribeOptions
@@ -23,22 +24,25 @@ from penstock.stages.stage import LATER, Consumer, Producer, ProducerConsumer, S
 from penstock.stages.statistics import StageStatistics
 from penstock.stages.subscription import Subscription, SubscriptionStatistics
 from penstock.stages.topology import Topology
+from penstock.stages.workers import WorkerMap, Workers
 
 __all__ = [
     "LATER",
     "BroadcastDispatcher",
     "Call",
+    "Child",
+    "ChildCount",
     "Consumer",
     "DemandDispatcher",
     "DemandExceeded",
     "Dispatcher",
     "EventIterator",
     "IterableStage",
+    "Kept",
     "PartitionDispatcher",
     "Producer",
     "ProducerConsumer",
     "Reason",
-    "Receipt",
     "RoundRobinDispatcher",
     "Route",
     "SourceStage",
@@ -53,5 +57,7 @@ __all__ = [
     "TargetStage",
     "To",
     "Topology",
+    "WorkerMap",
+    "Workers",
     "iterate",
 ]

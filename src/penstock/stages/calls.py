@@ -1,6 +1,6 @@
 """What a stage's inbox holds beside the protocol: calls, casts, infos, and steps of its own.
 
-Does        define them, and the two ways to answer later: `Call.reply` and `Receipt`.
+Does        define them, and the two ways to answer later: `Call.reply` and `Kept`.
 Does not    run anything.
 Invariants  1. a call is answered once; who waits for one is told when the stage ends.
 """
@@ -51,7 +51,7 @@ class Call:
             self._answer.set_exception(error)
 
 
-class Receipt:
+class Kept:
     """Events whose work goes on after their `handle_events`; made by `keep` there.
 
     Their outcome is known when this was said to be done, and all that was emitted of it has left.
@@ -60,9 +60,9 @@ class Receipt:
 
     __slots__ = ("_closed", "trace")
 
-    def __init__(self, trace: Trace | None, closed: Callable[[Receipt], None]) -> None:
+    def __init__(self, trace: Trace | None, closed: Callable[[Kept], None]) -> None:
         self.trace = trace
-        self._closed: Callable[[Receipt], None] | None = closed
+        self._closed: Callable[[Kept], None] | None = closed
         if trace:
             trace.add(1)
 

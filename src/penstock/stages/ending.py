@@ -24,8 +24,8 @@ def tell_all(runner: Runner, reason: Reason, inbox: deque[Message | Internal]) -
 
     Its peers are told behind everything that it has sent them.
     """
-    for receipt in list(runner.receipts):
-        receipt.failed(None)
+    for kept in list(runner.kept):
+        kept.failed(None)
     for call in list(runner.promised):
         answer_late(runner, call)
     lost = runner.lost
@@ -57,7 +57,8 @@ def answer_late(runner: Runner, message: Message | Internal, *, counted: bool = 
             text = f"{name} has ended: {dropped} events that still came were dropped"
             runner.signal("events-dropped", text, dropped)
         if not counted:
-            message.tag.producer.send(Cancel(message.tag, reason))
+            error = StageError(f"{name} has ended ({reason}): it takes no events")
+            message.tag.producer.send(Cancel(message.tag, Reason("failed", error)))
     elif type(message) is Call:
         message.fail(StageError(f"{name} has ended ({reason}): it answers no call"))
     elif type(message) is Cast or (type(message) is Info and not message.due):

@@ -16,7 +16,7 @@ from penstock.rules.buffer import Buffer, Overflow
 from penstock.rules.dispatch import AlreadySubscribed, Delivery, DemandDispatcher
 from penstock.rules.outlet import Outlet
 from penstock.rules.trace import Carrier, Trace
-from penstock.stages.calls import Info, Mode, Nudge, Receipt
+from penstock.stages.calls import Info, Kept, Mode, Nudge
 from penstock.stages.protocol import (
     Ask,
     Cancel,
@@ -87,7 +87,8 @@ class GivingSide:
                 f"'automatic'; it returned {mode!r}"
             )
         try:
-            self.outlet.subscribe(tag, {"max_demand": options.max_demand, **options.extra})
+            given = {"max_demand": options.max_demand, **options.extra}
+            self._send(self.outlet.subscribe(tag, given))
         except ConfigError as error:
             del self.consumers[tag]
             await self._refuse(tag, error, subscription)
@@ -132,7 +133,7 @@ class GivingSide:
             trace.add(len(events))
         self.emit(events, trace)
 
-    def emit_by_hand(self, events: Sequence[Any], of: Receipt | None) -> None:
+    def emit_by_hand(self, events: Sequence[Any], of: Kept | None) -> None:
         """The program emits by itself, in a callback or elsewhere."""
         runner = self._runner
         if runner.ended is not None:
@@ -180,16 +181,14 @@ class GivingSide:
     async def tend(self) -> None:
         """Do what happens rarely: overflow, infos that are due, broken subscriptions."""
         outlet = self.outlet
-        outlet.rare = False
-        for events, carrier in outlet.skipped:
-            if carrier:
-                carrier.finish(events)
+        self._finish_skipped()
         overflow, infos, broken = outlet.overflow, outlet.infos, outlet.broken
-        outlet.skipped, outlet.overflow, outlet.infos, outlet.broken = [], [], [], []
-        for info in infos:
-            self._runner.send(Info(info, due=True))
+        outlet.rare, outlet.overflow, outlet.infos, outlet.broken = False, [], [], []
         for one in overflow:
             await self._dropped(one)
+            infos = [*one.infos, *infos]
+        for info in infos:  # at once: one that comes later must not overtake it
+            await self._runner.program.hook("handle_info", info)
         for tag, error in broken:
             if tag in self.consumers:
                 failure = StageError(f"{tag!r}: its selector raised {error!r}")
@@ -209,7 +208,10 @@ class GivingSide:
             subscription.open = False
             tag.consumer.send(Cancelled(tag, down))
         self.consumers.clear()
+        self._finish_skipped()
         pieces = self.outlet.clear()
+        for overflow in self.outlet.overflow:  # there was no time to say so
+            pieces += overflow.dropped
         for events, carrier in pieces:
             if carrier:
                 carrier.fail(events, None)
@@ -278,14 +280,18 @@ class GivingSide:
             subscription.open = False
             await self._runner.program.hook("handle_cancel", reason, subscription)
 
+    def _finish_skipped(self) -> None:
+        skipped, self.outlet.skipped = self.outlet.skipped, []
+        for events, carrier in skipped:
+            if carrier:
+                carrier.finish(events)
+
     async def _dropped(self, overflow: Overflow) -> None:
         count = sum(len(piece.events) for piece in overflow.dropped)
         self.discarded += count
         for events, carrier in overflow.dropped:
             if carrier:
                 carrier.fail(events, None)
-        for info in overflow.infos:
-            self._runner.send(Info(info, due=True))
         if await self._runner.program.hook("handle_discarded", count) is not False:
             self._runner.signal(
                 "events-dropped",
@@ -301,7 +307,11 @@ def check_extra(stage: Giving[Any], extra: Mapping[str, Any]) -> None:
     What its dispatcher does not know is refused, unless its `handle_subscribe` may know it.
     """
     dispatcher = stage.dispatcher or DemandDispatcher()
-    if type(stage).handle_subscribe is not Giving.handle_subscribe:
+    if _overrides(stage, "handle_subscribe"):
         known = getattr(dispatcher, "known", extra)
         extra = {name: value for name, value in extra.items() if name in known}
     dispatcher.check(extra)
+
+
+def _overrides(stage: object, callback: str) -> bool:
+    return getattr(type(stage), callback) is not getattr(Giving, callback)

@@ -84,7 +84,7 @@ async def _call(runner: Runner, call: Call) -> None:
             return  # the caller's mistake: the stage answers no calls at all
         raise
     except BaseException:
-        call.fail(StageError(f"{runner.name} was cancelled before it could answer"))
+        call.fail(StageError(f"{runner.name} has ended: it was cancelled before it could answer"))
         raise
     if reply is not LATER:
         call.reply(reply)

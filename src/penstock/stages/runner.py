@@ -19,7 +19,7 @@ from penstock.errors import ConfigError, StageError
 from penstock.observers import Observers
 from penstock.rules.trace import Trace
 from penstock.signals import Kind, Signal
-from penstock.stages.calls import Call, Info, Internal, Join, Receipt
+from penstock.stages.calls import Call, Info, Internal, Join, Kept
 from penstock.stages.ending import answer_late, tell_all
 from penstock.stages.gate import Gate
 from penstock.stages.giving import GivingSide
@@ -68,7 +68,7 @@ class Runner:
     __slots__ = (
         *("_flushed", "_gate_told", "_inbox", "_joins", "_over_waiters", "_task", "_waiter"),
         *("ended", "ending", "finishing", "giving", "lost", "name", "program", "promised"),
-        *("receipts", "stage", "taking", "trace", "world"),
+        *("kept", "stage", "taking", "trace", "world"),
     )
 
     def __init__(
@@ -86,7 +86,7 @@ class Runner:
         self.ending: Reason | None = None
         self.finishing: Reason | None = None
         self.trace: Trace | None = None  # what belongs to the call that is under way
-        self.receipts: set[Receipt] = set()  # work that goes on beside the calls
+        self.kept: set[Kept] = set()  # work that goes on beside the calls
         self.promised: set[Call] = set()  # replies that were put off
         self.lost = 0
         self._joins = joins
@@ -204,7 +204,7 @@ class Runner:
             self._waiter = None
 
     def _served(self) -> bool:
-        if self.receipts:
+        if self.kept:
             return False
         if self.taking is not None and (self.taking.sources or self.taking.queue):
             return False
@@ -222,14 +222,14 @@ class Runner:
         taking = self.taking
         return taking.pump() if taking is not None and taking.queue else None
 
-    def keep(self) -> Receipt:
+    def keep(self) -> Kept:
         """Hold the outcome of the call that is under way."""
-        receipt = Receipt(self.trace, self._receipt_closed)
-        self.receipts.add(receipt)
-        return receipt
+        one = Kept(self.trace, self._kept_closed)
+        self.kept.add(one)
+        return one
 
-    def _receipt_closed(self, receipt: Receipt) -> None:
-        self.receipts.discard(receipt)
+    def _kept_closed(self, one: Kept) -> None:
+        self.kept.discard(one)
         if self.finishing:
             self._wake()
 

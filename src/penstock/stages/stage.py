@@ -21,7 +21,7 @@ from penstock.stages.protocol import NORMAL, Reason
 if TYPE_CHECKING:
     from penstock.rules.buffer import Keep
     from penstock.rules.dispatch import Dispatcher
-    from penstock.stages.calls import Call, Receipt
+    from penstock.stages.calls import Call, Kept
     from penstock.stages.handle import To
     from penstock.stages.protocol import Peer
     from penstock.stages.runner import Runner
@@ -153,7 +153,7 @@ class Giving(Stage, Generic[Out]):
     buffer_keep: Keep = "last"
     dispatcher: Dispatcher | None = None
 
-    def emit(self, events: Sequence[Out], of: Receipt | None = None) -> None:
+    def emit(self, events: Sequence[Out], of: Kept | None = None) -> None:
         """Give *events* out, behind all that were given out before; what is over, is buffered.
 
         Args:
@@ -217,10 +217,10 @@ class ProducerConsumer(Giving[Out], Generic[In, Out]):
         """
         raise NotImplementedError(f"{type(self).__name__} must define handle_events")
 
-    def keep(self) -> Receipt:
-        """In `handle_events`: what comes of these events is emitted later, ``of=`` this receipt.
+    def keep(self) -> Kept:
+        """In `handle_events`: what comes of these events is emitted later, ``of=`` this.
 
-        Their outcome then waits for `Receipt.done` or `Receipt.failed`.
+        Their outcome then waits for `Kept.done` or `Kept.failed`.
         """
         return self._running().keep()
 
@@ -235,6 +235,6 @@ class Consumer(Stage, Generic[In]):
         """
         raise NotImplementedError(f"{type(self).__name__} must define handle_events")
 
-    def keep(self) -> Receipt:
-        """In `handle_events`: the work goes on; the outcome waits for `Receipt.done`."""
+    def keep(self) -> Kept:
+        """In `handle_events`: the work goes on; the outcome waits for `Kept.done`."""
         return self._running().keep()

@@ -71,10 +71,15 @@ class TakingSide:
         subscription.early = 0
         mode = await self._runner.program.hook("handle_subscribe", subscription)
         early, subscription.early = subscription.early, None
-        if mode not in {None, "automatic", "manual"} or (early and mode != "manual"):
+        if mode not in {None, "automatic", "manual"}:
             raise StageError(
-                f"{self._runner.name}: handle_subscribe must return 'automatic', 'manual' or None, "
-                f"and 'manual' if it asks by itself; it asked for {early}, and returned {mode!r}"
+                f"{self._runner.name}: handle_subscribe must return 'automatic', 'manual' or None; "
+                f"it returned {mode!r}"
+            )
+        if early and mode != "manual":
+            raise StageError(
+                f"{self._runner.name}: handle_subscribe asked for {early} events; then it must "
+                f"return 'manual'; it returned {mode!r}"
             )
         if mode == "manual":
             subscription.be_manual()

@@ -282,7 +282,7 @@ def _check_run(stage: Stage, restart: str, shutdown: float | None) -> None:
         raise ConfigError(f"restart must be one of {', '.join(RESTARTS)}; got {restart!r}")
     if shutdown is not None and not shutdown >= 0:
         raise ConfigError(f"shutdown must be 0 seconds or more, or None; got {shutdown!r}")
-    if stage._runner is not None:  # pyright: ignore[reportPrivateUsage]
+    if stage._noted:  # pyright: ignore[reportPrivateUsage]
         raise ConfigError(f"{type(stage).__name__}(…) has been started already: make another one")
 
 

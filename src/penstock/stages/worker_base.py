@@ -19,7 +19,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.errors import ConfigError
 from penstock.rules.restarts import RestartLimit
 from penstock.signals import Kind
-from penstock.stages.calls import Info, Receipt
+from penstock.stages.calls import Info, Kept
 from penstock.stages.crew import Child, ChildCount, Crew, told
 from penstock.stages.protocol import Reason, Tag
 from penstock.stages.stage import Demand, Stage
@@ -70,22 +70,22 @@ class Batch:
 
     Args:
         slots: of the subscription that they came by.
-        receipt: of the call.
+        kept: of the call.
         size: how many they are.
     """
 
-    __slots__ = ("left", "receipt", "size", "slots")
+    __slots__ = ("kept", "left", "size", "slots")
 
-    def __init__(self, slots: Slots, receipt: Receipt, size: int) -> None:
+    def __init__(self, slots: Slots, kept: Kept, size: int) -> None:
         self.slots = slots
-        self.receipt = receipt
+        self.kept = kept
         self.size = self.left = size
 
     def done(self) -> None:
         """One of them has left."""
         self.left -= 1
         if not self.left:
-            self.receipt.done()
+            self.kept.done()
 
 
 class Place:

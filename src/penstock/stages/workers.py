@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast, overload
 
 from penstock.clock import Clock
 from penstock.errors import StageError
-from penstock.stages.calls import Receipt
+from penstock.stages.calls import Kept
 from penstock.stages.crew import Child, told
 from penstock.stages.protocol import Reason
 from penstock.stages.stage import Consumer, ProducerConsumer
@@ -127,13 +127,13 @@ class Workers(Working, Consumer[In]):
     def _settle(self, ended: list[Child]) -> None:
         finished: dict[Slots, int] = {}
         for child in ended:
-            slots, receipt = _place(child)
+            slots, kept = _place(child)
             if child.state == "done":
-                receipt.done()
+                kept.done()
             elif child.state == "failed":
-                receipt.failed(cast("BaseException", child.error))
+                kept.failed(cast("BaseException", child.error))
             else:
-                receipt.failed(StageError(f"{child.name} was terminated"))
+                kept.failed(StageError(f"{child.name} was terminated"))
             if slots is not None:
                 finished[slots] = finished.get(slots, 0) + 1
         self._say_failed([child for child in ended if child.state == "failed"])
@@ -258,10 +258,10 @@ class WorkerMap(Working, ProducerConsumer[In, Out]):
             ready = _in_order(slots)
         else:
             ready = [one for one in ended if one.state == "done" and _slots(one) is slots]
-        for _, several in groupby(ready, key=lambda child: child.place.batch.receipt.trace):
+        for _, several in groupby(ready, key=lambda child: child.place.batch.kept.trace):
             children = list(several)
-            receipt: Receipt = children[0].place.batch.receipt
-            self.emit([cast("Out", child.result) for child in children], of=receipt)
+            kept: Kept = children[0].place.batch.kept
+            self.emit([cast("Out", child.result) for child in children], of=kept)
             for child in children:
                 child.place.batch.done()
             self._batches.difference_update(
@@ -283,7 +283,7 @@ class WorkerMap(Working, ProducerConsumer[In, Out]):
         why = told(error) if error is not None else "it was cancelled"
         failure = StageError(f"{self.name}: {child.name} failed{self._where(child)}: {why}")
         failure.__cause__ = error
-        batch.receipt.failed(failure)
+        batch.kept.failed(failure)
         batch.left -= 1
         return failure
 
@@ -295,7 +295,7 @@ class WorkerMap(Working, ProducerConsumer[In, Out]):
         for slots in {_slots(child): None for child in ended}:
             self._give(slots, ended)
         for batch in self._batches:
-            batch.receipt.failed(None)
+            batch.kept.failed(None)
         self._lose(sum(batch.left for batch in self._batches))
 
 
@@ -311,7 +311,7 @@ def _slots(child: Child) -> Slots:
     return child.place.batch.slots
 
 
-def _place(child: Child) -> tuple[Slots | None, Receipt]:
+def _place(child: Child) -> tuple[Slots | None, Kept]:
     """Where a worker's event came from; None: it was started by hand."""
-    place: tuple[Slots | None, Receipt] = child.place
+    place: tuple[Slots | None, Kept] = child.place
     return place

@@ -35,6 +35,7 @@ def judge_at_rest(world: World) -> None:
             _nothing_stranded(log, lines, taken.get(id(log), []), mine)
             _modes(log, taken.get(id(log), []), mine)
         _ends(log, taken.get(id(log), []))
+        _finishes(log, taken.get(id(log), []), mine)
     _nothing_lost(world, figures, taken)
     _direct_outcomes(world)
 
@@ -161,6 +162,18 @@ def _ends(log: Log, taken: list[Line]) -> None:
         return
     cause = [line for line in taken if _ended_by(line)]
     assert cause, (log.name, "ended by itself", log.runner.ended, taken)
+
+
+def _finishes(log: Log, taken: list[Line], figures: StageStatistics) -> None:
+    """A stage that was told to finish has served everything before it ended."""
+    ended = log.runner.ended
+    if log.told_to_end != "finish" or ended is None or ended.kind != "normal":
+        return
+    skipped = sum(lane is None for lane in log.hashed.values())
+    given = figures.delivered + figures.discarded + skipped
+    assert figures.emitted == given, (log.name, "finished without serving all", figures)
+    came = sum(len(line.sent) for line in taken)
+    assert came == len(log.handled), (log.name, "finished without handling all", came)
 
 
 def _ended_by(line: Line) -> bool:

@@ -54,8 +54,6 @@ middles = st.tuples(
     st.sampled_from([("temporary", "temporary"), ("transient", "temporary")])
     | cancel_modes.map(lambda cancel: ("temporary", cancel)),
 )
-
-
 consumers = st.tuples(
     st.sampled_from([False, False, False, True]), which, bounds, cancel_modes, which
 )

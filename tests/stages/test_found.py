@@ -77,6 +77,24 @@ async def test_a_consumer_that_takes_more_ahead_than_the_last_one_makes_room_for
         assert even.events == [2]
 
 
+async def test_where_such_a_consumer_makes_room_the_producer_is_asked_for_more() -> None:
+    topology, _ = watched()
+    async with topology:
+        dispatcher = PartitionDispatcher(2, hash=parity)
+        handle = topology.start(silent := Silent(), dispatcher=dispatcher)
+        odd, even = Stranger("odd"), Stranger("even")
+        first = odd.subscribe(handle, max_demand=1, extra={"partition": 1})
+        even.subscribe(handle, ask=1, extra={"partition": 0})
+        await silent.asked.reach(1)
+        await emit(handle, [1])
+        handle.send(Cancel(first, NORMAL))
+        await quiet(topology)
+        assert silent.asked == [1]
+        odd.subscribe(handle, max_demand=4, extra={"partition": 1})
+        await quiet(topology)
+        assert silent.asked == [1, 1]
+
+
 # --- events that went without a word -----------------------------------------------------------
 
 

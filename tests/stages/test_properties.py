@@ -43,10 +43,7 @@ class StageMachine(Staged):
     # --- consumers -------------------------------------------------------------------------------
 
     @precondition(lambda self: sum(leaf.alive for leaf in self.leaves) < MOST_CONSUMERS)
-    @rule(
-        config=consumers,
-        rest=at_rest,
-    )
+    @rule(config=consumers, rest=at_rest)
     def start_consumer(self, config: Any, rest: bool) -> None:
         self._start_consumer(*config, rest)
 
@@ -185,7 +182,8 @@ class StageMachine(Staged):
             return
         handle = actors[which % len(actors)]
         stage = handle.runner.stage
-        stage.log.told_to_end = how
+        if how != "finish" or stage.log.told_to_end is None:
+            stage.log.told_to_end = how
         self.do(lambda: _end(handle, stage, how), rest)
 
 

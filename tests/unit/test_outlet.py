@@ -50,10 +50,9 @@ class OutletMachine(RuleBasedStateMachine):
         if options is None:
             return
         tag = Tag(self.numbers)
-        self.outlet.subscribe(tag, options)
+        served = self.outlet.subscribe(tag, options)  # a longer queue of a partition makes room
         self.model.subscribe(tag, options)
-        if not self.outlet.accumulating:  # a longer queue of a partition may have made room
-            self.settle(self.outlet.serve())
+        self.settle(served)
 
     @precondition(lambda self: self.model.open)
     @rule(demand=few, data=st.data())

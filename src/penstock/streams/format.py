@@ -23,7 +23,8 @@ MOST_FIELDS: Final = 3500
 """Fields of one event at most: 7 000 parts, what a Lua script can unpack."""
 
 _LONG: Final = 10**20
-"""Numbers below it take at most 20 characters, or 24 as a float."""
+_SHORT: Final = -(10**19)  # its sign takes a character
+"""Numbers between take at most 20 characters, or 24 as a float."""
 
 
 class Format:
@@ -71,7 +72,7 @@ class Format:
             elif kind is bytes:
                 size += len(part)
             else:
-                size += 20 if kind is int and -_LONG < part < _LONG else _size_of(part)
+                size += 20 if kind is int and _SHORT < part < _LONG else _size_of(part)
         if size * 4 > self._limit:
             self._check_size(fields)
         if len(fields) > 2 * MOST_FIELDS:
@@ -101,7 +102,7 @@ def _size_of(part: Any) -> int:
     """The size of what is neither text nor bytes; EncodeError where it cannot be written out."""
     if not isinstance(part, (int, float)):
         return len(part)
-    if isinstance(part, float) or -_LONG < part < _LONG:
+    if isinstance(part, float) or _SHORT < part < _LONG:
         return 20
     try:
         return len(str(part))

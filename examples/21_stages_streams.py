@@ -50,7 +50,7 @@ async def main() -> None:
 asyncio.run(main())
 
 # Prints:
-#  | Split: Split.handle_events raised ConnectionError: no answer from the price list
+#  | Split.handle_events raised ConnectionError: no answer from the price list
 #  | acked 1, nacked 1
 #  | stored: ['tea', 'milk']
 #  | acked 2, nacked 0

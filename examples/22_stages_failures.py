@@ -56,5 +56,5 @@ asyncio.run(main())
 #  | stored 4
 #  | [warning] stage-restarted: Store
 #  | stored 6
-#  | Store: Store.handle_events raised ValueError: too large
+#  | Store.handle_events raised ValueError: too large
 #  | may not be restarted: that would be more than 2 restarts in 60 s

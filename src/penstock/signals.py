@@ -34,6 +34,7 @@ Kind = Literal[
     "protocol-error",
     "stage-failed",
     "stage-restarted",
+    "stage-waiting",
     "subscription-refused",
     "unhandled-message",
 ]
@@ -57,6 +58,7 @@ SEVERITY: Final[dict[Kind, Severity]] = {
     "protocol-error": "error",
     "stage-failed": "error",
     "stage-restarted": "warning",
+    "stage-waiting": "warning",
     "subscription-refused": "warning",
     "unhandled-message": "warning",
 }

@@ -71,6 +71,11 @@ class Dispatcher(Protocol):
         """How many events it has taken and not handed on."""
         ...
 
+    @property
+    def unowned(self) -> int:
+        """How many of those are for consumers that are not there."""
+        ...
+
     def fresh(self) -> Dispatcher:
         """A new one with the same options: an instance serves one run of one stage."""
         ...
@@ -126,6 +131,11 @@ class Plain:
 
     @property
     def backlog(self) -> int:
+        """Nothing is held back."""
+        return 0
+
+    @property
+    def unowned(self) -> int:
         """Nothing is held back."""
         return 0
 

@@ -107,6 +107,11 @@ class PartitionDispatcher(Plain):
         return self._held
 
     @property
+    def unowned(self) -> int:
+        """What is held for partitions without a consumer."""
+        return sum(lane.held for lane in self._lanes.values() if lane.tag is None)
+
+    @property
     def room(self) -> int:
         """What is open, and at most what the fullest partition could take if all were for it."""
         if not self._open:

@@ -39,7 +39,16 @@ class GivingSide:
     """What a producer or producer-consumer does for its consumers."""
 
     __slots__ = (
-        *("_handle", "_nudged", "_produces", "_runner", "_stage", "calls", "consumers"),
+        *(
+            "_handle",
+            "_nudged",
+            "_produces",
+            "_runner",
+            "_said_stuck",
+            "_stage",
+            "calls",
+            "consumers",
+        ),
         *("discarded", "former", "outlet", "seconds"),
     )
 
@@ -56,7 +65,7 @@ class GivingSide:
         self.former: list[Subscription] = []  # those that were there at the end
         self._produces = isinstance(stage, Producer)
         self._handle: Any = stage.handle_demand if isinstance(stage, Producer) else None
-        self._nudged = False
+        self._nudged = self._said_stuck = False
         self.discarded = self.calls = 0
         self.seconds = 0.0
 
@@ -199,6 +208,19 @@ class GivingSide:
             self._runner.signal("greedy-consumer", f"{self._runner.name}: {warning}")
         if outlet.failure is not None:
             self._runner.program.fail("dispatcher", outlet.failure)
+
+    def say_if_stuck(self) -> None:
+        """Finishing waits for consumers; say so, once, where there are none for what is left."""
+        outlet = self.outlet
+        unowned = outlet.dispatcher.unowned if self.consumers else outlet.waiting
+        if unowned and not self._said_stuck:
+            self._said_stuck = True
+            self._runner.signal(
+                "stage-waiting",
+                f"{self._runner.name} has finished but for {unowned} events that it holds for "
+                f"consumers that are not there; it ends when some come, or when it is closed",
+                unowned,
+            )
 
     def end(self, reason: Reason) -> int:
         """Tell all consumers, and drop what they will not get; how many events that is."""

@@ -197,6 +197,8 @@ class Runner:
     async def _wait(self) -> None:
         if self.taking is not None and not self.taking.sources and self.taking.had_sources:
             self.world.changed(self)
+        if self.finishing and self.giving is not None:
+            self.giving.say_if_stuck()
         self._waiter = waiter = asyncio.get_running_loop().create_future()
         try:
             await waiter

@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 
 from penstock import ClosedError, ConfigError, StageError
-from penstock.errors import DemandExceeded, SubscriptionCancelled
-from penstock.rules.trace import Fresh
+from penstock.errors import SubscriptionCancelled
 from penstock.stages import (
     EventIterator,
     IterableStage,
     PartitionDispatcher,
-    StageHandle,
+    Producer,
     SubscribeOptions,
     To,
     Topology,
     iterate,
 )
-from penstock.stages.protocol import Ask, Cancel, Events, Message, Reason, Subscribe, Tag
+from penstock.stages.protocol import Ask, Cancel, Events, Message, Subscribe
 from stages.fixtures import (
     PATIENCE,
     Counter,
@@ -30,11 +29,9 @@ from stages.fixtures import (
     Silent,
     Stranger,
     emit,
-    in_stage,
     quiet,
     watched,
 )
-from stages.tracing import all_are, sourced
 
 
 class Prompt(Stranger):
@@ -139,14 +136,17 @@ async def test_transient_iteration_ends_with_its_producer_and_cancels_an_endless
         assert endless.alive
 
 
+class Plain(Producer[int]):
+    """A producer that knows no options of its own."""
+
+
 @pytest.mark.conformance("GS-176")
 @pytest.mark.parametrize(
     "options",
     [{"max_demand": 0}, {"max_demand": 2, "min_demand": 2}, {"cancel": "never"}, {"color": 1}],
 )
 async def test_bad_options_raise_where_the_iterator_is_made(options: dict[str, Any]) -> None:
-    topology = Topology()
-    handle = topology.start(Counter(), name="numbers")
+    handle = Topology().start(Plain())
     with pytest.raises(ConfigError, match=str(next(reversed(options)))):
         handle.events(**options)
 
@@ -154,7 +154,7 @@ async def test_bad_options_raise_where_the_iterator_is_made(options: dict[str, A
 @pytest.mark.conformance("GS-176")
 @pytest.mark.parametrize("options", [{"max_demand": 0}, {"color": 1}])
 async def test_what_is_said_of_bad_options_names_the_producer(options: dict[str, Any]) -> None:
-    handle = Topology().start(Counter(), name="numbers")
+    handle = Topology().start(Plain(), name="numbers")
     with pytest.raises(ConfigError, match="numbers"):
         handle.events(**options)
 
@@ -180,85 +180,6 @@ async def test_an_iterator_asks_as_its_events_are_taken() -> None:
             await take(events, taken)
             await quiet(topology)
             assert counter.asked == asked
-        await events.aclose()
-
-
-# --- how it ends -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("reason", "raising"),
-    [
-        (None, set()),
-        ("shutdown", {"permanent"}),
-        (LookupError("broken"), {"permanent", "transient"}),
-    ],
-    ids=["normal", "shutdown", "failed"],
-)
-@pytest.mark.parametrize("mode", ["permanent", "transient", "temporary"])
-async def test_a_cancelled_subscription_ends_it_or_raises_as_the_reason_and_the_mode_say(
-    reason: Any, raising: set[str], mode: Any
-) -> None:
-    """In any case behind all events that came before."""
-    async with Topology() as topology:
-        handle = topology.start(silent := Silent())
-        events = handle.events(cancel=mode)
-        first = asyncio.create_task(anext(events))
-        await silent.asked.reach(1)
-        await emit(handle, [1, 2])
-        await in_stage(handle, lambda stage: stage.subscribed[0].cancel(reason))
-        await silent.cancelled.reach(1)
-        assert [await first, await anext(events)] == [1, 2]
-        if mode in raising:
-            with pytest.raises(SubscriptionCancelled, match="Silent"):
-                await rest(events)
-        else:
-            assert await rest(events) == []
-        assert handle.alive
-
-
-@pytest.mark.parametrize("mode", ["permanent", "transient"])
-async def test_a_topology_that_is_closed_shuts_iterations_down(mode: Any) -> None:
-    async with Topology() as topology:
-        handle = topology.start(silent := Silent())
-        waiting = asyncio.create_task(rest(handle.events(cancel=mode)))
-        await silent.asked.reach(1)
-        await topology.aclose()
-        if mode == "permanent":
-            with pytest.raises(SubscriptionCancelled, match="ended: shutdown"):
-                await waiting
-        else:
-            assert await waiting == []
-
-
-async def test_it_goes_on_after_a_temporary_producer_has_failed() -> None:
-    topology, _ = watched()
-    async with topology:
-        fails = topology.start(failing := Silent(), restart="temporary")
-        other = topology.start(silent := Silent())
-        events = iterate([fails.with_options(cancel="temporary"), other])
-        first = asyncio.create_task(anext(events))
-        await failing.asked.reach(1)
-        await silent.asked.reach(1)
-        fails.stop(LookupError("broken"))
-        await fails.wait()
-        await emit(other, [1, 2])
-        assert [await first, *await take(events, 1)] == [1, 2]
-        other.finish()
-        assert await rest(events) == []
-
-
-async def test_a_failure_is_raised_however_busy_the_other_producers_are() -> None:
-    topology, _ = watched()
-    async with topology:
-        fails = topology.start(Silent(), restart="temporary")
-        endless = topology.start(Counter())
-        events = iterate([fails, endless])
-        await take(events, 1)
-        fails.stop(LookupError("broken"))
-        await fails.wait()
-        with pytest.raises(SubscriptionCancelled, match="broken"):
-            await take(events, 20_000)
         await events.aclose()
 
 
@@ -367,6 +288,12 @@ async def test_two_steps_at_a_time_leave_nobody_waiting_for_ever() -> None:
         assert over == [True, True]
 
 
+async def test_what_is_not_started_is_said_at_the_first_step() -> None:
+    handle = Topology().start(Counter(), name="numbers")
+    with pytest.raises(StageError, match="numbers has not been started"):
+        await anext(handle.events())
+
+
 # --- several producers -------------------------------------------------------------------------
 
 
@@ -455,104 +382,3 @@ async def test_those_forward_that_are_named_instead(named: bool) -> None:
         source.demand("forward")
         assert await step == 0
         await events.aclose()
-
-
-# --- outcomes, and the protocol ----------------------------------------------------------------
-
-
-async def test_events_are_done_when_the_next_slice_is_asked_for_and_the_others_returned() -> None:
-    async with Topology() as topology:
-        source, handle = sourced(topology)
-        events = handle.events(max_demand=8, min_demand=6)
-        step = asyncio.create_task(anext(events))
-        await source.asked.reach(1)
-        source.give("abcde")
-        source.give("fg")
-        assert [await step, *await take(events, 1)] == ["a", "b"]
-        assert source.heard() == {}
-        assert await take(events, 1) == ["c"]
-        assert source.heard() == all_are("done", "ab")
-        await events.aclose()
-        assert source.heard() == all_are("done", "ab") | all_are("returned", "cdefg")
-
-
-async def test_events_are_done_when_the_loop_has_come_to_its_end() -> None:
-    async with Topology() as topology:
-        source, handle = sourced(topology)
-        running = asyncio.create_task(rest(handle.events()))
-        await source.asked.reach(1)
-        source.give("abc")
-        handle.finish()
-        assert await running == ["a", "b", "c"]
-        assert source.heard() == all_are("done", "abc")
-
-
-async def test_events_that_come_when_it_is_closed_are_returned() -> None:
-    peer = Stranger()
-    told: list[Any] = []
-    events = iterate(peer)
-    step = asyncio.create_task(anext(events))
-    tag = (await peer.first(Ask)).tag
-    step.cancel()
-    await asyncio.gather(step, return_exceptions=True)
-    await events.aclose()
-    tag.consumer.send(Events(tag, ["a"], Fresh(lambda *outcome: told.append(outcome))))
-    assert told == [(["a"], "returned", None)]
-
-
-async def test_events_of_an_unknown_tag_are_returned_and_answered_with_cancel() -> None:
-    peer = Stranger()
-    told: list[Any] = []
-    events = iterate(peer)
-    step = asyncio.create_task(anext(events))
-    tag = (await peer.first(Ask)).tag
-    strange = Tag(tag.consumer, peer)
-    tag.consumer.send(Events(strange, ["a"], Fresh(lambda *outcome: told.append(outcome))))
-    tag.consumer.send(Events(tag, ["b"]))
-    assert await step == "b"
-    assert told == [(["a"], "returned", None)]
-    assert [message.tag for message in peer.of(Cancel)] == [strange]
-    await events.aclose()
-
-
-async def test_events_beyond_demand_are_taken_then_the_subscription_is_cancelled() -> None:
-    peer = Stranger()
-    events = iterate(peer.to(max_demand=2))
-    step = asyncio.create_task(anext(events))
-    tag = (await peer.first(Ask)).tag
-    tag.consumer.send(Events(tag, [1, 2, 3]))
-    assert [await step, *await take(events, 2)] == [1, 2, 3]
-    step = asyncio.create_task(anext(events))
-    await asyncio.sleep(0)
-    said = [message.reason.error for message in peer.of(Cancel)]
-    step.cancel()
-    await asyncio.gather(step, return_exceptions=True)
-    await events.aclose()
-    assert [type(error) for error in said] == [DemandExceeded]
-
-
-def typed(handle: StageHandle[int]) -> EventIterator[int]:
-    """What a type checker makes of it."""
-    return handle.events()
-
-
-async def test_what_is_not_started_is_said_at_the_first_step() -> None:
-    handle = Topology().start(Counter(), name="numbers")
-    with pytest.raises(StageError, match="numbers has not been started"):
-        await anext(typed(handle))
-
-
-async def test_a_reason_is_named_in_what_is_raised() -> None:
-    """With who ended, and why."""
-    peer = Stranger("somewhere")
-    events = iterate(peer)
-    step = asyncio.create_task(anext(events))
-    tag = (await peer.first(Ask)).tag
-    from penstock.stages.protocol import Cancelled
-
-    error = LookupError("broken")
-    tag.consumer.send(Cancelled(tag, Reason("failed", error)))
-    with pytest.raises(SubscriptionCancelled, match=r"somewhere .*cancelled: failed: broken") as it:
-        await step
-    assert it.value.__cause__ is error
-    assert peer.of(Cancel) == []

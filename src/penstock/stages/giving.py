@@ -98,6 +98,7 @@ class GivingSide:
         try:
             given = {"max_demand": options.max_demand, **options.extra}
             self._send(self.outlet.subscribe(tag, given))
+            self._ask_again()
         except ConfigError as error:
             del self.consumers[tag]
             await self._refuse(tag, error, subscription)

@@ -162,7 +162,8 @@ async def test_nothing_is_pulled_that_was_not_asked_for(make: Callable[[], Any])
         await quiet(topology)
         assert numbers.pulled == 7
         assert sorted(one.events + two.events) == list(range(7))
-        topology.start(Sleeper(), subscribe_to=handle.with_options(max_demand=10))
+        to = handle.with_options(max_demand=10)
+        topology.start(Sleeper(), subscribe_to=to, shutdown=0)
         await quiet(topology)
         assert numbers.pulled == 17
 
@@ -239,11 +240,11 @@ async def test_an_error_of_the_iterable_ends_the_stage_with_an_error_that_names_
     generators, error = Generators(), LookupError("no such page")
     generators.gate.set()
     iterable = getattr(generators, kind)(3, error)
+    topology = Topology()
+    handle = topology.start(IterableStage(iterable), name="pages")
+    topology.start(Forwarder(), subscribe_to=handle)
     with pytest.raises(StageError, match=r"pages.*LookupError: no such page") as caught:
-        async with Topology() as topology:
-            handle = topology.start(IterableStage(iterable), name="pages")
-            topology.start(Forwarder(), subscribe_to=handle)
-            await within(topology)
+        await topology.run()
     assert caught.value.__cause__ is error
     assert generators.closed == [kind]
     assert handle.ended is not None
@@ -298,30 +299,26 @@ async def test_a_stage_answers_while_its_iterable_waits() -> None:
         assert numbers.waiting
 
 
-async def stop(topology: Topology, handle: StageHandle[Any]) -> None:
-    handle.stop()
-
-
-async def finish(topology: Topology, handle: StageHandle[Any]) -> None:
+async def finish(_: Topology, handle: StageHandle[Any]) -> None:
     handle.finish()
 
 
-async def drain(topology: Topology, handle: StageHandle[Any]) -> None:
+async def stop(_: Topology, handle: StageHandle[Any]) -> None:
+    handle.stop()
+
+
+async def drain(topology: Topology, _: StageHandle[Any]) -> None:
     await topology.drain()
 
 
-async def close(topology: Topology, handle: StageHandle[Any]) -> None:
+async def close(topology: Topology, _: StageHandle[Any]) -> None:
     await topology.aclose()
-
-
-async def leave(topology: Topology, handle: StageHandle[Any]) -> None:
-    return
 
 
 End = Callable[[Topology, StageHandle[Any]], Awaitable[None]]
 
 
-@pytest.mark.parametrize("end", [stop, finish, drain, close, leave])
+@pytest.mark.parametrize("end", [stop, finish, drain, close])
 @pytest.mark.parametrize("kind", ["plain", "waiting"])
 async def test_a_generator_is_closed_when_its_stage_ends(kind: str, end: End) -> None:
     """Also one that waits; what it had given has arrived."""
@@ -332,8 +329,7 @@ async def test_a_generator_is_closed_when_its_stage_ends(kind: str, end: End) ->
         await forwarder.reach(10)
         await quiet(topology)
         await end(topology, handle)
-        if end is not leave:
-            assert (await handle.wait()).kind in {"normal", "shutdown"}
+        assert (await handle.wait()).kind in {"normal", "shutdown"}
     assert generators.closed == [kind]
     assert forwarder.events == list(range(len(forwarder.events)))
 

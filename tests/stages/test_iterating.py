@@ -88,7 +88,7 @@ async def test_300_events_are_iterated_over_with_a_max_demand_of_100() -> None:
         assert await rest(handle.events(max_demand=100)) == list(range(300))
 
 
-def unknown(topology: Topology, options: SubscribeOptions) -> To:
+def unknown(_: Topology, options: SubscribeOptions) -> To:
     return To("nobody", options)
 
 
@@ -209,10 +209,14 @@ async def test_a_loop_that_is_left_cancels_at_once() -> None:
 
 async def test_a_loop_that_raises_cancels_in_its_block() -> None:
     peer = Prompt()
-    with pytest.raises(LookupError):
+
+    async def raising() -> None:
         async with iterate(peer) as events:
             async for _ in events:
                 raise LookupError
+
+    with pytest.raises(LookupError):
+        await raising()
     assert len(peer.of(Cancel)) == 1
 
 

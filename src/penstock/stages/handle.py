@@ -102,7 +102,7 @@ class StageHandle(Generic[T]):
             ConfigError: an option that is out of range, that can never be served, or that nobody
                 here understands.
         """
-        options = SubscribeOptions(max_demand, min_demand, cancel, extra).check()
+        options = SubscribeOptions(max_demand, min_demand, cancel, extra)
         self.check(options)
         return To(self, options)
 
@@ -112,7 +112,11 @@ class StageHandle(Generic[T]):
         stage: Any = runner.stage if runner else self._run.first
         if not isinstance(stage, Giving):
             raise ConfigError(f"{self.name} is a consumer: nothing can subscribe to it")
-        check_extra(cast("Giving[Any]", stage), options.extra)
+        try:
+            options.check()
+            check_extra(cast("Giving[Any]", stage), options.extra)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: {error}") from None
 
     async def subscribe(
         self,
@@ -306,10 +310,11 @@ def to_of(to: To | Peer | str) -> To:
     if not isinstance(to, To):
         to = To(to)
     producer, options = to
-    options.check()
     if isinstance(producer, StageHandle):
         producer.check(options)
-    elif not isinstance(producer, str) and not hasattr(producer, "send"):
+        return To(producer, options)
+    options.check()
+    if not isinstance(producer, str) and not hasattr(producer, "send"):
         raise ConfigError(
             f"a producer must be a stage's handle (as start() returns it), its name, or something "
             f"that has send(message); got {producer!r}"

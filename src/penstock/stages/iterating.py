@@ -18,7 +18,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from penstock.errors import ClosedError, StageError, SubscriptionCancelled
+from penstock.errors import ClosedError, DemandExceeded, StageError, SubscriptionCancelled
 from penstock.rules.demand import Demand
 from penstock.rules.trace import Trace
 from penstock.stages.calls import Missing
@@ -149,36 +149,42 @@ class EventIterator(Generic[T]):
         self._whose = None
 
     def _take(self) -> bool:
-        """Begin with the next slice, if one is there."""
+        """Begin with the next slice, if one is there; or raise, where a producer failed."""
         while not self._slices:
             if not self._inbox.messages:
                 return False
-            self._cut(self._inbox.messages.popleft())
+            source, message = self._inbox.messages.popleft()
+            if isinstance(message, StageError):
+                self._close()
+                raise message
+            self._cut(source, message)
         self._whose, self._slice, self._ask, self._trace = self._slices.popleft()
         return True
 
-    def _cut(self, message: Events) -> None:
-        source, start = self._inbox.sources.get(message.tag), 0
-        events, carrier = message.events, message.carrier
-        if source is None:
-            source = self._inbox.former[message.tag]
+    def _cut(self, source: Subscription, message: Events) -> None:
+        events, carrier, start = message.events, message.carrier, 0
         for size, ask in source.demand.received(len(events)):
             part = events[start : start + size]
             start += size
             trace = carrier.begin(part) if carrier is not None else None
             self._slices.append((source, part, ask, trace))
+        if source.demand.excess:
+            excess, source.demand.excess = source.demand.excess, 0
+            source.cancel(
+                DemandExceeded(
+                    f"{source.peer.name} sent {excess} events more to {_Inbox.name} than were "
+                    f"asked for: mend the producer"
+                )
+            )
 
     async def _wait(self) -> None:
         """Wait for a message; or raise: it is the end, or a failure."""
-        if not self._begun:
+        if not self._begun and not self._inbox.closed:
             self._begin()
         inbox = self._inbox
         self._turn = 0
         if inbox.messages:
             return
-        if inbox.failure is not None:
-            self._close()
-            raise inbox.failure
         if inbox.closed or not inbox.sources:
             self._close()
             raise StopAsyncIteration
@@ -210,25 +216,23 @@ class _Inbox:
     name = "an iteration"
 
     def __init__(self) -> None:
-        self.messages: deque[Events] = deque()
+        self.messages: deque[tuple[Subscription, Events | StageError]] = deque()
         self.sources: dict[Tag, Subscription] = {}
-        self.former: dict[Tag, Subscription] = {}
-        self.failure: StageError | None = None
         self.closed = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
 
     def send(self, message: Message) -> None:
         """Take a message in."""
         if type(message) is Events:
-            if self.closed:
-                if message.carrier is not None:
-                    message.carrier.fail(message.events, None)
+            source = self.sources.get(message.tag)
+            if source is None:
+                self._unknown(message)
                 return
-            self.messages.append(message)
+            source.events += len(message.events)
+            self.messages.append((source, message))
         elif type(message) is Cancelled:
             self._ended(message)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._wake()
 
     def subscribe(self, to: To) -> None:
         """Subscribe, and ask for the first events."""
@@ -248,21 +252,28 @@ class _Inbox:
 
     async def wait(self) -> None:
         """Wait for the next message."""
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
             await waiter
         finally:
-            self._waiter = None
+            self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def close(self) -> None:
         """Cancel everything, and return what was not taken."""
         self.closed = True
+        self._wake()
         for tag, source in self.sources.items():
             source.open = False
             tag.producer.send(Cancel(tag, Reason("normal", down=True)))
         self.sources.clear()
-        for message in self.messages:
-            if message.carrier is not None:
+        for _, message in self.messages:
+            if isinstance(message, Events) and message.carrier is not None:
                 message.carrier.fail(message.events, None)
         self.messages.clear()
 
@@ -271,12 +282,20 @@ class _Inbox:
         if source is None:
             return
         source.open = False
-        self.former[message.tag] = source
         reason, mode = message.reason, source.options.cancel
-        if reason.kind == "normal" or not reason.ends(mode) or self.failure is not None:
+        if reason.kind == "normal" or not reason.ends(mode):
             return
         what = "ended" if reason.down else "cancelled"
-        self.failure = SubscriptionCancelled(
+        failure = SubscriptionCancelled(
             f"the iteration over {source.peer.name} cannot go on, as that {what}: {reason}"
         )
-        self.failure.__cause__ = reason.error
+        failure.__cause__ = reason.error
+        self.messages.append((source, failure))  # behind the events that came before
+
+    def _unknown(self, message: Events) -> None:
+        """Events that come when their subscription is over."""
+        if message.carrier is not None:
+            message.carrier.fail(message.events, None)
+        tag = message.tag
+        error = StageError(f"{self.name} has no {tag!r}: {len(message.events)} events were dropped")
+        tag.producer.send(Cancel(tag, Reason("failed", error)))

@@ -128,21 +128,18 @@ class Runner:
             started = True
             await self._subscribe()
             reason = await self._serve()
-        except asyncio.CancelledError:
-            await self._end(SHUTDOWN, started)
-            if started:
-                await self._leave(SHUTDOWN)
-            raise
         except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its stage
             failed = (
                 error if isinstance(error, StageError) else self.program.failure("the stage", error)
             )
             reason = Reason("failed", failed)
-        finally:
+        finally:  # also where it is cancelled, which goes on up then
             self._ready()
-        await self._end(reason, started)
-        if started:
-            await self._leave(reason)
+            try:
+                await self._end(reason, started)
+            finally:
+                if started:
+                    await self._leave(reason)
 
     async def _subscribe(self) -> None:
         """Send the requests to begin with; the first asks follow when everybody has."""

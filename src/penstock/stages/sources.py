@@ -62,7 +62,6 @@ class Pulling(Producer[T]):
             await asyncio.wait([self._task])
 
     async def _pulling(self) -> None:
-        runner = self._running()
         try:
             while True:
                 while not self._wanted:
@@ -74,11 +73,18 @@ class Pulling(Producer[T]):
                 self._wanted = max(0, self._wanted - len(events))
                 self._supply(events, self.carrier)
             self.finish()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self._fail("get events", error)  # it was not us: something within was cancelled
         except Exception as error:  # noqa: BLE001 - whatever a source raises ends its stage
-            text = f"{self.name} could not get events: {type(error).__name__}: {error}"
-            failed = StageError(text)
-            failed.__cause__ = error
-            runner.stop(Reason("failed", failed))
+            self._fail("get events", error)
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        failed = StageError(f"{self.name} could not {what}: {type(error).__name__}: {error}")
+        failed.__cause__ = error
+        self._running().stop(Reason("failed", failed))
 
 
 class IterableStage(Pulling[T]):
@@ -223,7 +229,10 @@ class SourceStage(Pulling[T]):
         self._out -= len(events)
         self._settled.set()
         if not self._left:
-            self._source.settle([Outcome(event, kind, error) for event in events])
+            try:
+                self._source.settle([Outcome(event, kind, error) for event in events])
+            except Exception as failure:  # noqa: BLE001 - the source's own; who said it goes on
+                self._fail("settle its events", failure)
         elif kind == "done":
             self._running().signal(
                 "acks-missed",

@@ -233,6 +233,15 @@ async def test_it_can_be_closed_twice_and_gives_nothing_afterwards() -> None:
     assert len(peer.of(Subscribe)) == 1
 
 
+async def test_closing_it_ends_a_step_that_waits() -> None:
+    peer = Stranger()
+    events = iterate(peer)
+    step = asyncio.create_task(rest(events))
+    await peer.first(Ask)
+    await events.aclose()
+    assert await step == []
+
+
 async def test_one_that_is_closed_before_it_began_never_begins() -> None:
     async with Topology() as topology:
         handle = topology.start(counter := Counter(), demand="accumulate")
@@ -373,16 +382,15 @@ async def test_producers_forward_when_all_subscriptions_have_been_made() -> None
         assert handle.demand() == "forward"
 
 
-@pytest.mark.parametrize("named", [True, False])
-async def test_those_forward_that_are_named_instead(named: bool) -> None:
+async def test_those_forward_that_are_named_instead() -> None:
+    """Or none: then somebody else tells them."""
     async with Topology() as topology:
         source = topology.start(Counter(), demand="accumulate")
-        middle = topology.start(Middle(), subscribe_to=source)
-        events = iterate(middle, forward=[source] if named else [])
-        step = asyncio.create_task(anext(events))
-        await quiet(topology)
-        assert step.done() is named
-        assert source.demand() == ("forward" if named else "accumulate")
-        source.demand("forward")
-        assert await step == 0
-        await events.aclose()
+        async with iterate(source, forward=[]) as events:
+            step = asyncio.create_task(anext(events))
+            await quiet(topology)
+            assert not step.done()
+            middle = topology.start(Middle(), subscribe_to=source.with_options(max_demand=1))
+            async with iterate(middle, forward=[source]) as others:
+                assert await take(others, 1) == [1000]
+            assert await step == 0

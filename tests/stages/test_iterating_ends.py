@@ -9,9 +9,18 @@ import pytest
 
 from penstock.errors import DemandExceeded, SubscriptionCancelled
 from penstock.rules.trace import Fresh
-from penstock.stages import Topology, iterate
+from penstock.stages import BroadcastDispatcher, IterableStage, Topology, iterate
 from penstock.stages.protocol import Ask, Cancel, Cancelled, Events, Reason, Tag
-from stages.fixtures import Counter, Silent, Stranger, emit, in_stage, watched
+from stages.fixtures import (
+    Counter,
+    Doubler,
+    Silent,
+    Stranger,
+    emit,
+    in_stage,
+    quiet,
+    watched,
+)
 from stages.test_iterating import rest, take
 from stages.tracing import all_are, sourced
 
@@ -37,7 +46,8 @@ async def test_a_cancelled_subscription_ends_it_or_raises_as_the_reason_and_the_
         events = handle.events(cancel=mode)
         first = asyncio.create_task(anext(events))
         await silent.asked.reach(1)
-        await emit(handle, [1, 2])
+        await emit(handle, [1])
+        await emit(handle, [2])
         await in_stage(handle, lambda stage: stage.subscribed[0].cancel(reason))
         await silent.cancelled.reach(1)
         assert [await first, await anext(events)] == [1, 2]
@@ -80,6 +90,12 @@ async def test_it_goes_on_after_a_temporary_producer_has_failed() -> None:
         assert await rest(events) == []
 
 
+async def test_a_second_subscription_to_a_broadcasting_producer_is_refused_and_harmless() -> None:
+    async with Topology() as topology:
+        handle = topology.start(IterableStage(range(10)), dispatcher=BroadcastDispatcher())
+        assert await rest(iterate([handle, handle])) == list(range(10))
+
+
 async def test_a_failure_is_raised_however_busy_the_other_producers_are() -> None:
     topology, _ = watched()
     async with topology:
@@ -111,6 +127,27 @@ async def test_events_are_done_when_the_next_slice_is_asked_for_and_the_others_r
         assert source.heard() == all_are("done", "ab")
         await events.aclose()
         assert source.heard() == all_are("done", "ab") | all_are("returned", "cdefg")
+
+
+async def test_an_event_is_done_when_all_that_came_of_it_was_taken() -> None:
+    async with Topology() as topology:
+        source, handle = sourced(topology)
+        doubler = topology.start(Doubler(), subscribe_to=handle)
+        events = doubler.events(max_demand=1)
+        step = asyncio.create_task(anext(events))
+        await source.asked.reach(1)
+        source.give("a")
+        assert [await step, *await take(events, 1)] == ["a", "a"]
+        await quiet(topology)
+        assert source.heard() == {}
+        step = asyncio.create_task(anext(events))
+        await source.outcomes.reach(1)
+        assert source.heard() == all_are("done", "a")
+        source.give("b")
+        assert await step == "b"
+        await events.aclose()
+        await quiet(topology)
+        assert source.heard() == {"a": "done", "b": "returned"}
 
 
 async def test_events_are_done_when_the_loop_has_come_to_its_end() -> None:

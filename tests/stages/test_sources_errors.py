@@ -82,6 +82,25 @@ async def test_an_error_in_settle_ends_the_source_s_stage_and_not_the_consumer()
         assert "orders" in str(handle.ended)
 
 
+async def test_an_error_in_settle_after_the_source_s_stage_has_ended_is_signalled() -> None:
+    """It has given out all, and waits for the outcomes."""
+    topology, signals = watched()
+    source, stepper = Entered("ab", broken="settle"), Stepper()
+    async with topology:
+        handle = topology.start(SourceStage(source), name="orders")
+        consumer = topology.start(stepper, subscribe_to=handle)
+        await stepper.batches.reach(1)
+        await handle.wait()
+        stepper.step()
+        await consumer.wait()
+        await quiet(topology)
+        assert source.log == ["entered", "left"]
+    said = [one.message for one in signals if one.kind == "stage-failed"]
+    assert len(said) == 1
+    assert "orders" in said[0]
+    assert "broken" in said[0]
+
+
 class Interrupted(Feed):
     """Its fetch ends as cancelled, though nobody cancelled it."""
 

@@ -91,7 +91,7 @@ async def test_when_its_producers_end_normally_the_stage_ends_with_its_last_chil
         shop.bench.finish("b", "c")
         assert (await asyncio.wait_for(shop.handle.wait(), PATIENCE)).kind == "normal"
         assert by_hand.state == "done"
-    assert shop.outcomes == [(["a", "b"], "done", None)]
+    assert shop.outcomes == [([name], "done", None) for name in ("a", "b")]
     assert signals == []
 
 
@@ -184,6 +184,21 @@ async def test_an_event_is_done_when_its_child_is() -> None:
         shop.bench.finish("a")
         await shop.settled()
         assert shop.outcomes[1:] == [(["a"], "done", None)]
+
+
+async def test_an_event_that_fails_fails_alone() -> None:
+    """Though it came in one message with others."""
+    async with Topology(observer=lambda _: None) as topology:
+        shop = await Shop(topology).open(max_demand=4)
+        shop.give("a", "b", "c")
+        await shop.bench.started.reach(3)
+        shop.bench.fail("b")
+        await shop.settled()
+        shop.bench.finish("a")
+        shop.bench.finish("c")
+        await shop.settled()
+    outcomes = [(events, kind) for events, kind, _ in shop.outcomes]
+    assert outcomes == [(["b"], "failed"), (["a"], "done"), (["c"], "done")]
 
 
 async def test_many_failures_of_one_turn_are_one_signal() -> None:

@@ -28,7 +28,7 @@ async def test_shutdown_0_cancels_children_at_once_and_returns_their_events() ->
         shop.give("a", "b")
         await shop.bench.started.reach(2)
     assert sorted(shop.bench.stopped) == ["a", "b"]
-    assert shop.outcomes == [(["a", "b"], "returned", None)]
+    assert shop.outcomes == [([name], "returned", None) for name in ("a", "b")]
     assert [(one.kind, one.count) for one in signals] == [("events-dropped", 2)]
 
 
@@ -46,7 +46,7 @@ async def test_shutdown_none_waits_for_children_as_long_as_they_take() -> None:
         shop.bench.finish("a", "b")
         await closing
     assert shop.bench.stopped == []
-    assert shop.outcomes == [(["a", "b"], "done", None)]
+    assert shop.outcomes == [([name], "done", None) for name in ("a", "b")]
     assert signals == []
 
 

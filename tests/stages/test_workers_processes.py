@@ -252,7 +252,7 @@ async def test_no_process_outlives_its_stage_also_where_its_work_never_ends() ->
     for pid in ids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    assert shop.outcomes == [(["a", "b"], "returned", None)]
+    assert shop.outcomes == [([name], "returned", None) for name in ("a", "b")]
     assert kinds(signals) == ["events-dropped"]
 
 

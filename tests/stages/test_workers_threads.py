@@ -108,7 +108,7 @@ async def test_closing_drops_what_waits_for_a_thread_and_waits_for_what_runs() -
         gate.open.set()
         await closing
     assert gate.started == ["a", "b", "c"]
-    assert shop.outcomes == [(["a", "b", "c"], "done", None)]
+    assert shop.outcomes == [([name], "done", None) for name in ("a", "b", "c")]
     await turns_until(lambda: not ours())
 
 
@@ -123,7 +123,7 @@ async def test_a_thread_that_does_not_end_in_time_is_said_and_what_waits_is_retu
     assert kinds(signals) == ["stage-failed", "events-dropped"]
     assert "1 threads still run" in signals[0].message
     assert signals[1].count == 3
-    assert shop.outcomes == [(["a", "b", "c"], "returned", None)]
+    assert shop.outcomes == [([name], "returned", None) for name in ("a", "b", "c")]
     gate.open.set()
     await turns_until(lambda: not ours())
     assert gate.started == ["a"]

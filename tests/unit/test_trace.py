@@ -154,3 +154,35 @@ def test_any_tree_of_outputs_settles_its_inputs_once(data: st.DataObject) -> Non
         assert trace.settled == (lost or not alive)
     trace.close(alive)
     assert source.told == [(["in"], "failed" if lost else "done", ERROR if lost else None)]
+
+
+def test_the_trace_of_the_inputs_themselves_can_be_split() -> None:
+    """Each part is settled alone; the whole then has nothing of its own."""
+    said: list[tuple[list[str], str]] = []
+
+    def settle(events: Sequence[Any], kind: Kind, _: BaseException | None) -> None:
+        said.append((list(events), kind))
+
+    whole = Fresh(settle).begin(["a", "b", "c"])
+    parts = whole.split()
+    assert parts is not None
+    for part in parts:
+        part.add(1)
+    whole.close(3)
+    assert not said
+    parts[1].fail((), OSError("no"))
+    parts[0].close(1)
+    parts[2].close(1)
+    assert said == [(["b"], "failed"), (["a"], "done"), (["c"], "done")]
+    assert whole.split() is None
+
+
+def test_what_was_made_of_inputs_shares_their_outcome() -> None:
+    """A second call, copies, and what is on its way already: no part of these is an input."""
+    fresh = Fresh(lambda *_: None)
+    first = fresh.begin(["a", "b"])
+    assert first.begin(["A", "B"]).split() is None
+    assert fresh.share(["a", "b"], 2).begin(["a", "b"]).split() is None
+    begun = fresh.begin(["a", "b"])
+    begun.add(1)
+    assert begun.split() is None

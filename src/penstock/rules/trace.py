@@ -58,7 +58,7 @@ class Fresh:
 
     def begin(self, events: list[Any]) -> Trace:
         """One trace a call."""
-        return Trace(self._settle, tuple(events), len(events))
+        return Trace(self._settle, tuple(events), len(events), direct=True)
 
     def share(self, events: list[Any], copies: int) -> Trace:
         """One trace for all copies."""
@@ -80,12 +80,16 @@ class Trace:
         settle: is told when all is over.
         inputs: the events whose outcome it is.
         open: how many events are on their way.
+        direct: the events of the call are the inputs themselves.
     """
 
-    __slots__ = ("_inputs", "_settle", "open")
+    __slots__ = ("_direct", "_inputs", "_settle", "open")
 
-    def __init__(self, settle: Settle, inputs: Sequence[Any], open: int) -> None:
+    def __init__(
+        self, settle: Settle, inputs: Sequence[Any], open: int, *, direct: bool = False
+    ) -> None:
         self._settle = settle
+        self._direct = direct
         self._inputs: Sequence[Any] | None = inputs
         self.open = open
 
@@ -96,7 +100,19 @@ class Trace:
 
     def begin(self, events: list[Any]) -> Trace:
         """The same: what comes out of the call belongs to the same inputs."""
+        self._direct = False
         return self
+
+    def split(self) -> list[Trace] | None:
+        """In the call of the inputs themselves: one trace for each, done when it is closed.
+
+        None: what the call was given has been made of several inputs, which share one outcome.
+        """
+        inputs = self._inputs
+        if inputs is None or not self._direct or self.open != len(inputs):
+            return None
+        self._inputs = None  # it has none of its own any more
+        return [Trace(self._settle, (event,), 0) for event in inputs]
 
     def share(self, events: list[Any], copies: int) -> Trace:
         """As many more on their way."""

@@ -223,7 +223,16 @@ class Runner:
 
     def keep(self) -> Kept:
         """Hold the outcome of the call that is under way."""
-        one = Kept(self.trace, self._kept_closed)
+        return self._keep(self.trace if self.in_callback() else None)
+
+    def keep_each(self, count: int) -> list[Kept]:
+        """The same for each of its *count* events, as far as they have outcomes of their own."""
+        trace = self.trace if self.in_callback() else None
+        parts = trace.split() if trace is not None else None
+        return [self._keep(part) for part in parts or [trace] * count]
+
+    def _keep(self, trace: Trace | None) -> Kept:
+        one = Kept(trace, self._kept_closed)
         self.kept.add(one)
         return one
 

@@ -238,3 +238,11 @@ class Consumer(Stage, Generic[In]):
     def keep(self) -> Kept:
         """In `handle_events`: the work goes on; the outcome waits for `Kept.done`."""
         return self._running().keep()
+
+    def keep_each(self, events: list[In]) -> list[Kept]:
+        """The same for each of *events*, all that `handle_events` was called with.
+
+        Events that come from a source directly have an outcome each: one may fail alone. What a
+        stage between has made of them shares the outcome of the events that it was made of.
+        """
+        return self._running().keep_each(len(events))

@@ -118,8 +118,8 @@ class Workers(Working, Consumer[In]):
     def handle_events(self, events: list[In], source: Subscription) -> None:
         """Start a child for each."""
         slots = self._slots_of(source)
-        for event in events:
-            self._crew.take(event, (slots, self.keep()))
+        for event, kept in zip(events, self.keep_each(events), strict=True):
+            self._crew.take(event, (slots, kept))
 
     def _least(self, most: int, least: int) -> int:
         return max(1, least)

@@ -101,6 +101,27 @@ async def test_an_error_in_settle_after_the_source_s_stage_has_ended_is_signalle
     assert "broken" in said[0]
 
 
+async def test_a_source_that_waits_for_outcomes_does_not_hold_up_the_closing_of_who_owes_them() -> (
+    None
+):
+    """Where the consumer was started first, it is closed last."""
+    topology, _ = watched()
+    source, stepper = Entered("ab"), Stepper()
+    async with topology:
+        consumer = topology.start(stepper, shutdown=0)
+        handle = topology.start(SourceStage(source), shutdown=None)
+        await consumer.subscribe(handle.with_options(cancel="temporary"))
+        await stepper.batches.reach(1)
+        await handle.wait()
+        closing = asyncio.create_task(topology.aclose())
+        await quiet(topology)
+        closed = closing.done()
+        stepper.step()
+        await closing
+        assert closed
+    assert source.log == ["entered", "left"]
+
+
 class Interrupted(Feed):
     """Its fetch ends as cancelled, though nobody cancelled it."""
 

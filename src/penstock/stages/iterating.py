@@ -73,7 +73,7 @@ class EventIterator(Generic[T]):
     ) -> None:
         self._inbox = _Inbox()
         self._begun = False
-        single = isinstance(producers, To) or not isinstance(producers, Iterable)
+        single = isinstance(producers, To | str) or not isinstance(producers, Iterable)
         several: Any = [producers] if single else producers
         self._to = [to_of(to) for to in several]
         self._forward = None if forward is None else list(forward)

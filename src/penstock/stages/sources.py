@@ -84,7 +84,11 @@ class Pulling(Producer[T]):
     def _fail(self, what: str, error: BaseException) -> None:
         failed = StageError(f"{self.name} could not {what}: {type(error).__name__}: {error}")
         failed.__cause__ = error
-        self._running().stop(Reason("failed", failed))
+        runner = self._running()
+        if runner.ended is None:
+            runner.stop(Reason("failed", failed))
+        else:
+            runner.signal("stage-failed", str(failed))
 
 
 class IterableStage(Pulling[T]):

@@ -260,7 +260,10 @@ class Supervisor:
     async def close(self) -> None:
         """Close all, in the reverse order of their start."""
         self._closing = True
-        for spec in reversed(list(self._specs.values())):
+        specs = list(reversed(self._specs.values()))
+        # Who has ended may still wait for the outcome of what others have: these are closed first.
+        waiting = [spec for spec in specs if spec.runner is not None and spec.runner.ended]
+        for spec in [*(spec for spec in specs if spec not in waiting), *waiting]:
             await self._stop(spec)
         self._changes.set()
 

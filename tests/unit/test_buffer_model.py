@@ -29,6 +29,7 @@ class BufferMachine(RuleBasedStateMachine):
         super().__init__()
         self.entries: list[Entry] = []
         self.numbers = self.infos = 0
+        self.cut = False  # the last piece ended at one
 
     @initialize(size=st.none() | st.integers(0, 12), keep=st.sampled_from(["first", "last"]))
     def made(self, size: int | None, keep: Keep) -> None:
@@ -82,7 +83,7 @@ class BufferMachine(RuleBasedStateMachine):
             self.buffer.put_back(events[-back:], carrier, infos)
             self.entries[:0] = [
                 *(("event", event, carrier) for event in events[-back:]),
-                *([("cut", None, None)] if carrier else []),
+                *([("cut", None, None)] if self.cut else []),
                 *(("info", info, None) for info in infos),
             ]
 
@@ -98,8 +99,10 @@ class BufferMachine(RuleBasedStateMachine):
             events.append(value)
             del self.entries[0]
         infos: list[Any] = []
+        self.cut = carrier is not None
         while self.entries and self.entries[0][0] != "event":
             kind, value, _ = self.entries.pop(0)
+            self.cut = self.cut or kind == "cut"
             if kind == "info":
                 infos.append(value)
         return (events, carrier), infos

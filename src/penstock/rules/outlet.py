@@ -95,35 +95,37 @@ class Outlet:
         if self.accumulating or self.buffer.count:
             self._store(events, carrier, apart=self.accumulating)
             return () if self.accumulating else self.serve()
-        return self._hand_out(events, count, carrier)
+        try:
+            deliveries, taken, skipped, broken = self.dispatcher.dispatch(events, carrier)
+        except Exception:
+            self.buffer.restore([Piece(events, carrier)])
+            raise
+        self._count(deliveries, taken - len(skipped))
+        if skipped or broken:
+            self._unusual(skipped, broken, carrier)
+        if taken == count:
+            return deliveries
+        return [*deliveries, *self._hand_out_more(events[taken:], taken, carrier)]
 
-    def _hand_out(
-        self, events: list[Any], count: int, carrier: Carrier | None
+    def _hand_out_more(
+        self, events: list[Any], taken: int, carrier: Carrier | None
     ) -> Sequence[Delivery]:
-        """Dispatch *events*; what nobody asked for, goes to the buffer."""
-        dispatcher = self.dispatcher
-        before: Sequence[Delivery] = ()
-        while True:
+        """What was left out, or held, cost no demand: there may be room for more. Keep the rest."""
+        more: list[Delivery] = []
+        while taken and events and self.dispatcher.room > 0:
             try:
-                deliveries, taken, skipped, broken = dispatcher.dispatch(events, carrier)
-            except Exception as error:
+                deliveries, taken, skipped, broken = self.dispatcher.dispatch(events, carrier)
+            except Exception as error:  # noqa: BLE001 - raised when what is served has been sent
                 self.buffer.restore([Piece(events, carrier)])
-                if not before:
-                    raise
                 self.failure, self.rare = error, True
-                return before
+                return more
+            more += deliveries
             self._count(deliveries, taken - len(skipped))
-            if skipped or broken:
-                self._unusual(skipped, broken, carrier)
-            if before:
-                deliveries = [*before, *deliveries]
-            if taken == count:
-                return deliveries
-            before, events, count = deliveries, events[taken:], count - taken
-            # Where events were left out, or held, there may be room for more.
-            if not taken or dispatcher.room <= 0:
-                self._store(events, carrier)
-                return before
+            self._unusual(skipped, broken, carrier)
+            events = events[taken:]
+        if events:
+            self._store(events, carrier)
+        return more
 
     def info(self, info: Any) -> bool:
         """Let *info* out after everything that was emitted before; False: it is due now."""

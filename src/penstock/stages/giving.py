@@ -15,7 +15,7 @@ from penstock.errors import ConfigError, StageError
 from penstock.rules.buffer import Buffer, Overflow
 from penstock.rules.dispatch import AlreadySubscribed, Delivery, DemandDispatcher
 from penstock.rules.outlet import Outlet
-from penstock.rules.trace import Carrier, Trace
+from penstock.rules.trace import Carrier
 from penstock.stages.calls import Info, Kept, Mode, Nudge
 from penstock.stages.protocol import (
     Ask,
@@ -137,12 +137,6 @@ class GivingSide:
         if outlet.rare or outlet.dispatcher.room > outlet.outstanding + outlet.buffer.count:
             self._ask_again()
 
-    def give(self, events: list[Any], trace: Trace | None) -> None:
-        """What a call of handle_events returned: it belongs to that call's inputs."""
-        if trace is not None:
-            trace.add(len(events))
-        self.emit(events, trace)
-
     def emit_by_hand(self, events: Sequence[Any], of: Kept | None) -> None:
         """The program emits by itself, in a callback or elsewhere."""
         runner = self._runner
@@ -152,7 +146,10 @@ class GivingSide:
         if several:
             # A task of the stage's own may emit while a call is under way that is none of its.
             own = runner.trace if runner.trace is not None and runner.in_callback() else None
-            self.give(several, own if of is None else of.trace)
+            trace = own if of is None else of.trace
+            if trace is not None:  # what comes of a call belongs to that call's inputs
+                trace.add(len(several))
+            self.emit(several, trace)
 
     def supply(self, events: list[Any], carrier: Carrier | None) -> None:
         """Events come from a task of the stage's own; where it has ended, they are returned."""

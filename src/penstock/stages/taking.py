@@ -262,7 +262,9 @@ class TakingSide:
             giving = self._runner.giving
             if giving is None:
                 raise self._runner.program.gives_nothing(result)
-            giving.give(result, trace)
+            if trace is not None:
+                trace.add(len(result))
+            giving.emit(result, trace)
         if trace is not None:
             self._runner.trace = None
             trace.close(count)

@@ -159,7 +159,15 @@ class DecodeError(PenstockError):
 
 
 class StageError(PenstockError):
-    """A stage broke its contract, or failed."""
+    """A stage broke its contract, or failed.
+
+    Attributes:
+        stage: the name of the stage; ``""`` if it is about none.
+    """
+
+    def __init__(self, message: str, *, stage: str = "") -> None:
+        super().__init__(message)
+        self.stage = stage
 
 
 class SubscriptionCancelled(StageError):

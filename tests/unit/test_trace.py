@@ -164,7 +164,7 @@ def test_the_trace_of_the_inputs_themselves_can_be_split() -> None:
         said.append((list(events), kind))
 
     whole = Fresh(settle).begin(["a", "b", "c"])
-    parts = whole.split()
+    parts = whole.split(3)
     assert parts is not None
     for part in parts:
         part.add(1)
@@ -174,15 +174,15 @@ def test_the_trace_of_the_inputs_themselves_can_be_split() -> None:
     parts[0].close(1)
     parts[2].close(1)
     assert said == [(["b"], "failed"), (["a"], "done"), (["c"], "done")]
-    assert whole.split() is None
+    assert whole.split(2) is None
 
 
 def test_what_was_made_of_inputs_shares_their_outcome() -> None:
     """A second call, copies, and what is on its way already: no part of these is an input."""
     fresh = Fresh(lambda *_: None)
     first = fresh.begin(["a", "b"])
-    assert first.begin(["A", "B"]).split() is None
-    assert fresh.share(["a", "b"], 2).begin(["a", "b"]).split() is None
+    assert first.begin(["A", "B"]).split(2) is None
+    assert fresh.share(["a", "b"], 2).begin(["a", "b"]).split(2) is None
     begun = fresh.begin(["a", "b"])
     begun.add(1)
-    assert begun.split() is None
+    assert begun.split(2) is None

@@ -94,12 +94,18 @@ class BroadcastDispatcher(Plain):
         shared = events if taken == len(events) else events[:taken]
         broken: list[Broken] = []
         wanted = {tag: self._wanted(tag, shared, broken) for tag in self._open}
+        for tag, _ in broken:
+            del wanted[tag]
+        if not wanted:  # nobody is left to take them: they stay where they are
+            return (), 0, (), broken
         trace = carrier.share(shared, len(wanted)) if carrier else None
         deliveries: list[Delivery] = []
         for tag, part in wanted.items():
             self._open[tag] -= len(part)
             if part:
                 deliveries.append((tag, part, trace))
+        if trace and broken:  # who wanted what, cannot be known: they come again
+            trace.fail((), broken[0][1])
         if trace:
             trace.close(sum(taken - len(part) for part in wanted.values()))
         return deliveries, taken, (), broken

@@ -61,6 +61,11 @@ class Outlet:
         """Events that were emitted and not handed out."""
         return self.buffer.count + self.dispatcher.backlog
 
+    @property
+    def kept_asks(self) -> int:
+        """How many asks are to be replayed."""
+        return len(self._asks)
+
     def subscribe(self, tag: Any, options: Options) -> Sequence[Delivery]:
         """Take a consumer in, which may make room for others; ConfigError refuses it."""
         self.dispatcher.subscribe(tag, options)

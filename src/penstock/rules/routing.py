@@ -37,7 +37,7 @@ class Route(NamedTuple):
 class _Lane:
     """One partition: its consumer, what that has asked for, and what is held for it."""
 
-    __slots__ = ("batch", "capacity", "held", "infos", "open", "pieces", "tag")
+    __slots__ = ("batch", "capacity", "held", "infos", "open", "parts", "pieces", "tag")
 
     def __init__(self) -> None:
         self.tag: Any = None
@@ -45,7 +45,8 @@ class _Lane:
         self.capacity = DEFAULT_MAX_DEMAND
         self.held = 0
         self.pieces: deque[Piece] = deque()
-        self.batch: list[Any] = []
+        self.batch: list[Any] = []  # what is routed to it just now; before it `parts`
+        self.parts: list[Piece] = []
         self.infos: list[_Pinned] = []
 
     @property
@@ -182,8 +183,23 @@ class PartitionDispatcher(Plain):
 
     def dispatch(self, events: list[Any], carrier: Carrier | None) -> Dispatched:
         """One message for each partition that has asked; the rest of what is taken is held."""
-        skipped: list[Any] = []
         touched: dict[Partition, _Lane] = {}
+        try:
+            taken, skipped = self._route(events, carrier, touched)
+        except BaseException:
+            for lane in touched.values():
+                lane.batch, lane.parts = [], []
+            raise
+        deliveries: list[Delivery] = []
+        for lane in touched.values():
+            deliveries += self._flush(lane, carrier)
+        return deliveries, taken, skipped, ()
+
+    def _route(
+        self, events: list[Any], carrier: Carrier | None, touched: dict[Partition, _Lane]
+    ) -> tuple[int, list[Any]]:
+        """Find the lane of each event, as far as there is room; how many, and what is discarded."""
+        skipped: list[Any] = []
         room, taken = self.room, 0
         for event in events:
             if room <= 0:
@@ -193,13 +209,24 @@ class PartitionDispatcher(Plain):
             if route is None:
                 skipped.append(event)
                 continue
-            if type(route) is Route:
-                event, route = route  # noqa: PLW2901 - from here on it is the other event
-            touched[route] = lane = self._lane(route)
-            lane.batch.append(event)
+            other = route if type(route) is Route else None
+            name = other.partition if other else route
+            touched[name] = lane = self._lane(name)
+            if other is None:
+                lane.batch.append(event)
+            else:
+                self._replace(lane, event, other.event, carrier)
             room -= 1
-        deliveries = [found for lane in touched.values() if (found := self._flush(lane, carrier))]
-        return deliveries, taken, skipped, ()
+        return taken, skipped
+
+    def _replace(self, lane: _Lane, event: Any, other: Any, carrier: Carrier | None) -> None:
+        """*other* goes on in place of *event*, whose outcome is to be told."""
+        own = carrier.begin([event]) if carrier is not None else None
+        if own is carrier:
+            lane.batch.append(other)
+            return
+        lane.parts += [Piece(lane.batch, carrier), Piece([other], own)]
+        lane.batch = []
 
     def pin(self, info: Any) -> bool:
         """Waits for every partition that has a consumer and something held for it."""
@@ -223,17 +250,22 @@ class PartitionDispatcher(Plain):
         self._held = 0
         return pieces
 
-    def _flush(self, lane: _Lane, carrier: Carrier | None) -> Delivery | None:
+    def _flush(self, lane: _Lane, carrier: Carrier | None) -> list[Delivery]:
         """Deliver what was routed to *lane*, as far as it has asked; hold the rest."""
-        batch, lane.batch = lane.batch, []
-        now, later = batch[: lane.open], batch[lane.open :]
-        lane.open -= len(now)
-        self._open -= len(now)
-        if later:
-            lane.pieces.append(Piece(later, carrier))
-            lane.held += len(later)
-            self._held += len(later)
-        return (lane.tag, now, carrier) if now else None
+        parts = [*lane.parts, Piece(lane.batch, carrier)]
+        lane.batch, lane.parts = [], []
+        deliveries: list[Delivery] = []
+        for events, follows in parts:
+            now, later = events[: lane.open], events[lane.open :]
+            lane.open -= len(now)
+            self._open -= len(now)
+            if now:
+                deliveries.append((lane.tag, now, follows))
+            if later:
+                lane.pieces.append(Piece(later, follows))
+                lane.held += len(later)
+                self._held += len(later)
+        return deliveries
 
     def _let_out(self, lane: _Lane) -> None:
         infos, lane.infos = lane.infos, []
@@ -247,8 +279,8 @@ class PartitionDispatcher(Plain):
             return self._lanes[name]
         except (KeyError, TypeError):
             raise ConfigError(
-                f"a partition must be one of {self._names()}; got {name!r}: hash= must return "
-                f"one of them, None to discard the event, or Route(event, partition)"
+                f"hash= must return one of {self._names()}, None to discard the event, or "
+                f"Route(event, partition); it returned another {type(name).__name__}"
             ) from None
 
     def _names(self) -> str:

@@ -83,13 +83,14 @@ class Trace:
         direct: the events of the call are the inputs themselves.
     """
 
-    __slots__ = ("_direct", "_inputs", "_settle", "open")
+    __slots__ = ("_direct", "_inputs", "_parts", "_settle", "open")
 
     def __init__(
         self, settle: Settle, inputs: Sequence[Any], open: int, *, direct: bool = False
     ) -> None:
         self._settle = settle
         self._direct = direct
+        self._parts: list[Trace] = []
         self._inputs: Sequence[Any] | None = inputs
         self.open = open
 
@@ -103,16 +104,18 @@ class Trace:
         self._direct = False
         return self
 
-    def split(self) -> list[Trace] | None:
+    def split(self, count: int) -> list[Trace] | None:
         """In the call of the inputs themselves: one trace for each, done when it is closed.
 
-        None: what the call was given has been made of several inputs, which share one outcome.
+        None: what the call was given has been made of several inputs, which share one outcome; or
+        it was given another number of events than *count*.
         """
         inputs = self._inputs
-        if inputs is None or not self._direct or self.open != len(inputs):
+        if inputs is None or not self._direct or not count == self.open == len(inputs):
             return None
-        self._inputs = None  # it has none of its own any more
-        return [Trace(self._settle, (event,), 0) for event in inputs]
+        self._inputs = None  # it has none of its own any more, but what fails it, fails its parts
+        self._parts = [Trace(self._settle, (event,), 0) for event in inputs]
+        return self._parts
 
     def share(self, events: list[Any], copies: int) -> Trace:
         """As many more on their way."""
@@ -136,8 +139,25 @@ class Trace:
     def fail(self, events: Sequence[Any], error: BaseException | None) -> None:
         """Something that the inputs led to is lost: so are they, whatever becomes of the rest."""
         self._end("failed" if error else "returned", error)
+        for part in self._parts:
+            part.fail((), error)
 
     def _end(self, kind: Kind, error: BaseException | None) -> None:
         inputs, self._inputs = self._inputs, None
         if inputs:
             self._settle(inputs, kind, error)
+
+
+def joined(traces: Sequence[Trace]) -> Trace:
+    """What is made of the inputs of several calls: its outcome is told to all of them."""
+    for trace in traces:
+        trace.add(1)
+    return Trace(_tell, tuple(traces), 0)
+
+
+def _tell(traces: Sequence[Any], kind: Kind, error: BaseException | None) -> None:
+    for trace in traces:
+        if kind == "done":
+            trace.close(1)
+        else:
+            trace.fail((), error)

@@ -8,14 +8,14 @@ Invariants  1. a call is answered once; who waits for one is told when the stage
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
-from penstock.errors import StageError
-from penstock.rules.trace import Trace
-from penstock.stages.protocol import Cancelled, Peer, Reason, SubscribeOptions, Tag
+from penstock.errors import ConfigError, StageError
+from penstock.rules.trace import Trace, joined
+from penstock.stages.protocol import Cancelled, Peer, Reason, Subscribe, SubscribeOptions, Tag
 
 
 class Call:
@@ -83,6 +83,18 @@ class Kept:
         return closed is not None
 
 
+def trace_of(of: Kept | Iterable[Kept]) -> Trace | None:
+    """What is emitted travels with this, where it came from one or several that were kept."""
+    several = [of] if isinstance(of, Kept) else list(of)
+    for one in several:
+        if not isinstance(one, Kept):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"of= takes what keep() returned, one or several; got {one!r}")
+    traces = {id(one.trace): one.trace for one in several if one.trace is not None}
+    if len(traces) <= 1:
+        return next(iter(traces.values()), None)
+    return joined(list(traces.values()))
+
+
 class Cast(msgspec.Struct):
     """A request without an answer."""
 
@@ -130,5 +142,5 @@ class Missing:
     def send(self, message: Any) -> None:
         """Answer what needs an answer."""
         tag = message.tag
-        if type(message).__name__ == "Subscribe":
+        if type(message) is Subscribe:
             tag.consumer.send(Cancelled(tag, self.reason))

@@ -63,7 +63,10 @@ class Child:
         if self.state == "working":
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
-            await waiter
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
         if self.state == "terminated":
             raise StageError(f"{self.name} was terminated")
         if self.error is not None:
@@ -94,7 +97,7 @@ class Child:
     def over(self, state: State, error: BaseException | None) -> None:
         """It has ended for good."""
         self.state, self.error, self._future = state, error, None
-        for waiter in self._waiters:
+        for waiter in list(self._waiters):
             if not waiter.done():
                 waiter.set_result(None)
 

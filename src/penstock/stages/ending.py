@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from penstock.errors import StageError
 from penstock.stages.calls import Call, Cast, Info, Internal, Join
 from penstock.stages.protocol import NORMAL, Cancel, Cancelled, Events, Message, Reason, Subscribe
-from penstock.stages.taking import drop
+from penstock.stages.subscription import Subscription
+from penstock.stages.taking import Lost
 
 if TYPE_CHECKING:
     from penstock.stages.runner import Runner
@@ -28,37 +29,45 @@ def tell_all(runner: Runner, reason: Reason, inbox: deque[Message | Internal]) -
         kept.failed(None)
     for call in list(runner.promised):
         answer_late(runner, call)
+    for timer in runner.timers:
+        timer.cancel()
     lost = runner.lost
     if runner.taking is not None:
-        lost += runner.taking.end(reason)
+        runner.taking.end(reason, lost)
     if runner.giving is not None:
-        lost += runner.giving.end(reason)
+        runner.giving.end(reason, lost)
     while inbox:
         message = inbox.popleft()
-        lost += len(message.events) if type(message) is Events else 0
-        answer_late(runner, message, counted=True)
-    if lost:
-        runner.signal(
-            "events-dropped",
-            f"{runner.name} ended ({reason.kind}) with {lost} events that it had been given, or "
-            f"had to give, and that were not served",
-            lost,
-        )
+        if type(message) is Events:
+            lost.add(message.events, message.carrier)
+            continue
+        if type(message) is Subscribe and runner.giving is not None:
+            asked = Subscription(message.tag, message.options, "consumer")
+            runner.giving.former.append(asked)  # it would have been a consumer
+        answer_late(runner, message)
+    _say(runner, reason, lost)
 
 
-def answer_late(runner: Runner, message: Message | Internal, *, counted: bool = False) -> None:
-    """Answer *message*; *counted*: its events are part of a sum that is signalled elsewhere."""
+def _say(runner: Runner, reason: Reason, lost: Lost) -> None:
+    text = f"{runner.name} ended ({reason.kind}) with {{}} events that it had not served"
+    if lost.dropped:
+        runner.signal("events-dropped", text.format(lost.dropped), lost.dropped)
+    if lost.returned:
+        said = text.format(lost.returned) + "; they were returned to their source"
+        runner.signal("events-returned", said, lost.returned)
+
+
+def answer_late(runner: Runner, message: Message | Internal) -> None:
+    """Answer *message*."""
     name, reason = runner.name, (runner.ended or NORMAL).as_down()
     if type(message) is Subscribe:
         message.tag.consumer.send(Cancelled(message.tag, reason))
     elif type(message) is Events:
-        dropped = drop(message, None)
-        if dropped and not counted:
-            text = f"{name} has ended: {dropped} events that still came were dropped"
-            runner.signal("events-dropped", text, dropped)
-        if not counted:
-            error = StageError(f"{name} has ended ({reason}): it takes no events")
-            message.tag.producer.send(Cancel(message.tag, Reason("failed", error)))
+        lost = Lost()
+        lost.add(message.events, message.carrier)
+        _say(runner, reason, lost)
+        error = StageError(f"{name} has ended ({reason}): it takes no events")
+        message.tag.producer.send(Cancel(message.tag, Reason("failed", error)))
     elif type(message) is Call:
         message.fail(StageError(f"{name} has ended ({reason}): it answers no call"))
     elif type(message) is Cast or (type(message) is Info and not message.due):

@@ -7,7 +7,7 @@ Invariants  those of a producer in `protocol`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +16,7 @@ from penstock.rules.buffer import Buffer, Overflow
 from penstock.rules.dispatch import AlreadySubscribed, Delivery, DemandDispatcher
 from penstock.rules.outlet import Outlet
 from penstock.rules.trace import Carrier
-from penstock.stages.calls import Info, Kept, Mode, Nudge
+from penstock.stages.calls import Info, Kept, Mode, Nudge, trace_of
 from penstock.stages.protocol import (
     Ask,
     Cancel,
@@ -28,6 +28,7 @@ from penstock.stages.protocol import (
 )
 from penstock.stages.stage import Giving, Producer
 from penstock.stages.subscription import Subscription
+from penstock.stages.taking import Lost
 
 if TYPE_CHECKING:
     from penstock.stages.runner import Runner
@@ -93,7 +94,8 @@ class GivingSide:
         if mode not in {None, "automatic"}:
             raise StageError(
                 f"{self._runner.name}: handle_subscribe on a producer's side must return None or "
-                f"'automatic'; it returned {mode!r}"
+                f"'automatic'; it returned {mode!r}",
+                stage=self._runner.name,
             )
         try:
             given = {"max_demand": options.max_demand, **options.extra}
@@ -131,13 +133,17 @@ class GivingSide:
     def emit(self, events: list[Any], carrier: Carrier | None) -> None:
         """Hand *events* out, as far as they were asked for, and keep the rest."""
         outlet, consumers = self.outlet, self.consumers
-        for tag, part, follows in outlet.emit(events, carrier):
+        try:
+            deliveries = outlet.emit(events, carrier)
+        except Exception as error:  # noqa: BLE001 - raised again, with a name
+            self._runner.program.fail("dispatcher", error)
+        for tag, part, follows in deliveries:
             consumers[tag].events += len(part)
             tag.consumer.send(Events(tag, part, follows))
         if outlet.rare or outlet.dispatcher.room > outlet.outstanding + outlet.buffer.count:
             self._ask_again()
 
-    def emit_by_hand(self, events: Sequence[Any], of: Kept | None) -> None:
+    def emit_by_hand(self, events: Sequence[Any], of: Kept | Iterable[Kept] | None) -> None:
         """The program emits by itself, in a callback or elsewhere."""
         runner = self._runner
         if runner.ended is not None:
@@ -146,7 +152,7 @@ class GivingSide:
         if several:
             # A task of the stage's own may emit while a call is under way that is none of its.
             own = runner.trace if runner.trace is not None and runner.in_callback() else None
-            trace = own if of is None else of.trace
+            trace = own if of is None else trace_of(of)
             if trace is not None:  # what comes of a call belongs to that call's inputs
                 trace.add(len(several))
             self.emit(several, trace)
@@ -179,11 +185,13 @@ class GivingSide:
                 )
         elif message.accumulate:
             self.outlet.accumulating = True
-        else:
+        elif self.outlet.accumulating:
             self._send(self.outlet.forward())
-            while wanted := self.outlet.wanted():
-                if rest := self._produce(wanted):
+            for _ in range(self.outlet.kept_asks):  # one by one, as they came
+                wanted = self.outlet.wanted()
+                if wanted and not self._runner.ending and (rest := self._produce(wanted)):
                     await rest
+            self._ask_again()
 
     async def tend(self) -> None:
         """Do what happens rarely: overflow, infos that are due, broken subscriptions."""
@@ -191,9 +199,10 @@ class GivingSide:
         self._finish_skipped()
         overflow, infos, broken = outlet.overflow, outlet.infos, outlet.broken
         outlet.rare, outlet.overflow, outlet.infos, outlet.broken = False, [], [], []
-        for one in overflow:
-            await self._dropped(one)
-            infos = [*one.infos, *infos]
+        infos = [*(info for one in overflow for info in one.infos), *infos]
+        counts = [self._settle_dropped(one) for one in overflow]  # before anything can raise
+        for count in counts:
+            await self._say_dropped(count)
         for info in infos:  # at once: one that comes later must not overtake it
             await self._runner.program.hook("handle_info", info)
         for tag, error in broken:
@@ -209,8 +218,13 @@ class GivingSide:
 
     def say_if_stuck(self) -> None:
         """Finishing waits for consumers; say so, once, where there are none for what is left."""
-        outlet = self.outlet
-        unowned = outlet.dispatcher.unowned if self.consumers else outlet.waiting
+        outlet, taking = self.outlet, self._runner.taking
+        if self.consumers:
+            unowned = outlet.dispatcher.unowned if self._runner.finishing else 0
+        else:
+            ending = self._runner.finishing or (taking is not None and taking.end_is_queued)
+            queued = taking.queued if taking is not None else 0
+            unowned = outlet.waiting + queued if ending else 0
         if unowned and not self._said_stuck:
             self._said_stuck = True
             self._runner.signal(
@@ -220,8 +234,8 @@ class GivingSide:
                 unowned,
             )
 
-    def end(self, reason: Reason) -> int:
-        """Tell all consumers, and drop what they will not get; how many events that is."""
+    def end(self, reason: Reason, lost: Lost) -> None:
+        """Tell all consumers, and give up what they will not get."""
         down = reason.as_down()
         self.former = list(self.consumers.values())
         for tag, subscription in self.consumers.items():
@@ -233,9 +247,7 @@ class GivingSide:
         for overflow in self.outlet.overflow:  # there was no time to say so
             pieces += overflow.dropped
         for events, carrier in pieces:
-            if carrier:
-                carrier.fail(events, None)
-        return sum(len(events) for events, _ in pieces)
+            lost.add(events, carrier)
 
     # --- helpers ---------------------------------------------------------------------------------
 
@@ -306,12 +318,15 @@ class GivingSide:
             if carrier:
                 carrier.finish(events)
 
-    async def _dropped(self, overflow: Overflow) -> None:
+    def _settle_dropped(self, overflow: Overflow) -> int:
         count = sum(len(piece.events) for piece in overflow.dropped)
         self.discarded += count
         for events, carrier in overflow.dropped:
             if carrier:
                 carrier.fail(events, None)
+        return count
+
+    async def _say_dropped(self, count: int) -> None:
         if await self._runner.program.hook("handle_discarded", count) is not False:
             self._runner.signal(
                 "events-dropped",

@@ -170,6 +170,8 @@ class StageHandle(Generic[T]):
                 f"{self.name} is a producer: it takes no events, and cannot subscribe"
             )
         producer, options = to_of(to)
+        if not getattr(producer, "started", True):
+            raise StageError(f"{producer!r} has not been started: enter its topology first")
         if self.runner.in_callback():
             raise StageError(
                 f"{self.name} cannot wait for itself in a callback of its own: use self.subscribe"

@@ -28,8 +28,13 @@ async def handle_unusual(runner: Runner, message: Message | Internal) -> None:
             await runner.program.hook("handle_cast", message.request)
         case Info():
             await _info(runner, message)
-        case Join() if runner.taking is not None:
+        case Join() if runner.taking is not None and not runner.finishing:
             await _join(message, runner.taking)
+        case Join() if message.answer is not None and not message.answer.done():
+            error = StageError(f"{runner.name} is finishing: it subscribes to nothing any more")
+            message.answer.set_exception(error)
+        case Join():
+            pass  # who subscribes it again need not know that it is finishing
         case Cancelled() if runner.taking is not None:
             await runner.taking.cancelled(message)
         case _ if runner.giving is not None:

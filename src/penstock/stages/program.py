@@ -10,7 +10,7 @@ Invariants  1. whatever a callback raises leaves here as a StageError that names
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from inspect import isawaitable
 from typing import Any, NoReturn, cast
 
@@ -61,14 +61,16 @@ class Program:
             return list(cast("Sequence[Any]", result))
         raise StageError(
             f"{self._where(hook)} must give a sequence of events "
-            f"(a list, best of all), or None; got {_short(result)} ({type(result).__name__})"
+            f"(a list, best of all), or None; got {_what(result)}",
+            stage=self.name,
         )
 
     def gives_nothing(self, result: Any) -> StageError:
         """What to raise where a consumer returned *result*."""
         return StageError(
             f"{self._where('handle_events')} must return None, as a "
-            f"consumer gives nothing out; got {_short(result)} ({type(result).__name__})"
+            f"consumer gives nothing out; got {_what(result)}",
+            stage=self.name,
         )
 
     def _where(self, hook: str) -> str:
@@ -81,18 +83,21 @@ class Program:
 
     def failure(self, hook: str, error: BaseException) -> BaseException:
         """What a callback's *error* becomes: a StageError, but for a cancellation from outside."""
-        if isinstance(error, StageError):
-            return error
+        if isinstance(error, StageError) and error.stage == self.name:
+            return error  # it has been named already
         if not isinstance(error, Exception):
             task = asyncio.current_task()
             outside = task is None or task.cancelling()
             if not isinstance(error, asyncio.CancelledError) or outside:
                 return error
-        failed = StageError(f"{self._where(hook)} raised {type(error).__name__}: {error}")
+        failed = StageError(
+            f"{self._where(hook)} raised {type(error).__name__}: {error}", stage=self.name
+        )
         failed.__cause__ = error
         return failed
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+def _what(value: Any) -> str:
+    """What *value* is, without its content: errors hold no payload."""
+    kind = type(value).__name__
+    return f"a {kind} of {len(value)}" if isinstance(value, Sized) else f"a {kind}"

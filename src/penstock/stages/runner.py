@@ -19,7 +19,7 @@ from penstock.errors import ConfigError, StageError
 from penstock.observers import Observers
 from penstock.rules.trace import Trace
 from penstock.signals import Kind, Signal
-from penstock.stages.calls import Call, Info, Internal, Join, Kept
+from penstock.stages.calls import Call, Cast, Info, Internal, Join, Kept
 from penstock.stages.ending import answer_late, tell_all
 from penstock.stages.gate import Gate
 from penstock.stages.giving import GivingSide
@@ -36,7 +36,7 @@ from penstock.stages.protocol import (
 )
 from penstock.stages.stage import Consumer, Giving, ProducerConsumer, Stage
 from penstock.stages.subscription import Subscription
-from penstock.stages.taking import TakingSide
+from penstock.stages.taking import Lost, TakingSide
 
 TURN = 64  # messages that a stage handles at most before other tasks get their turn
 
@@ -67,8 +67,8 @@ class Runner:
 
     __slots__ = (
         *("_flushed", "_gate_told", "_inbox", "_joins", "_over_waiters", "_task", "_waiter"),
-        *("ended", "ending", "finishing", "giving", "lost", "name", "program", "promised"),
-        *("kept", "stage", "taking", "trace", "world"),
+        *("ended", "ending", "finishing", "giving", "kept", "lost", "name", "program"),
+        *("promised", "stage", "taking", "timers", "trace", "world"),
     )
 
     def __init__(
@@ -88,7 +88,8 @@ class Runner:
         self.trace: Trace | None = None  # what belongs to the call that is under way
         self.kept: set[Kept] = set()  # work that goes on beside the calls
         self.promised: set[Call] = set()  # replies that were put off
-        self.lost = 0
+        self.timers: list[asyncio.TimerHandle] = []
+        self.lost = Lost()
         self._joins = joins
         self._inbox: deque[Message | Internal] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -133,19 +134,23 @@ class Runner:
                 error if isinstance(error, StageError) else self.program.failure("the stage", error)
             )
             reason = Reason("failed", failed)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            reason = Reason("failed", error)
+            raise
         finally:  # also where it is cancelled, which goes on up then
             self._ready()
             try:
                 await self._end(reason, started)
             finally:
-                if started:
-                    await self._leave(reason)
+                await self._leave(reason)
 
     async def _subscribe(self) -> None:
         """Send the requests to begin with; the first asks follow when everybody has."""
         begun: list[Subscription] = []
         for join in self._joins:
-            if self.taking is not None and not self.ending:
+            if self.taking is not None and not (self.ending or self.finishing):
                 begun.append(await self.taking.join(join))  # noqa: PERF401 - one at a time
         self._ready(begun)
 
@@ -164,12 +169,12 @@ class Runner:
         turn = 0
         while not self.ending:
             if not inbox:
-                if self.finishing and self._served():
-                    if self._flushed:
-                        return self.finishing
+                if self.finishing and not self._flushed and self._input_over():
                     self._flushed = True  # what it still holds may come out, and is served too
                     await self.program.hook("handle_finish")
                     continue
+                if self.finishing and self._served():
+                    return self.finishing
                 await self._wait()
                 turn = 0
                 continue
@@ -192,20 +197,21 @@ class Runner:
         return self.ending
 
     async def _wait(self) -> None:
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
         if self.taking is not None and not self.taking.sources and self.taking.had_sources:
             self.world.changed(self)
-        if self.finishing and self.giving is not None:
+        if self.giving is not None and (self.finishing or (self.taking and self.taking.queue)):
             self.giving.say_if_stuck()
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
         try:
             await waiter
         finally:
             self._waiter = None
 
+    def _input_over(self) -> bool:
+        return self.taking is None or not (self.taking.sources or self.taking.queue)
+
     def _served(self) -> bool:
-        if self.kept:
-            return False
-        if self.taking is not None and (self.taking.sources or self.taking.queue):
+        if self.kept or not self._input_over():
             return False
         return self.giving is None or not self.giving.outlet.waiting
 
@@ -228,7 +234,7 @@ class Runner:
     def keep_each(self, count: int) -> list[Kept]:
         """The same for each of its *count* events, as far as they have outcomes of their own."""
         trace = self.trace if self.in_callback() else None
-        parts = trace.split() if trace is not None else None
+        parts = trace.split(count) if trace is not None else None
         return [self._keep(part) for part in parts or [trace] * count]
 
     def _keep(self, trace: Trace | None) -> Kept:
@@ -248,6 +254,14 @@ class Runner:
                 f"{self.name} is a producer: it takes no events, and cannot subscribe"
             )
         self.send(Join(*to_of(to)))
+
+    def cast_later(self, request: Any, seconds: float) -> asyncio.TimerHandle:
+        """Post a cast after *seconds*."""
+        loop = asyncio.get_running_loop()
+        self.timers = [timer for timer in self.timers if not _over(timer, loop.time())]
+        timer = loop.call_later(seconds, self.send, Cast(request))
+        self.timers.append(timer)
+        return timer
 
     def inform(self, message: Any) -> None:
         """Post an info to the stage itself."""
@@ -288,7 +302,10 @@ class Runner:
         if self.ended is None:
             waiter: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
             self._over_waiters.append(waiter)
-            return await waiter
+            try:
+                return await waiter
+            finally:
+                self._over_waiters.remove(waiter)
         return self.ended
 
     # --- introspection ---------------------------------------------------------------------------
@@ -313,6 +330,7 @@ class Runner:
         taking = self.taking
         return (
             taking is not None
+            and self._waiter is not None
             and taking.had_sources
             and not (taking.sources or taking.queue or self._inbox)
         )
@@ -336,19 +354,17 @@ class Runner:
     def _over(self, reason: Reason) -> None:
         self.ended = reason
         tell_all(self, reason, self._inbox)
-        for waiter in self._over_waiters:
+        for waiter in list(self._over_waiters):
             if not waiter.done():
                 waiter.set_result(reason)
         self.world.changed(self)
 
     async def _leave(self, reason: Reason) -> None:
         """What the stage does when all others have been told: only its own resources are left."""
-        leave = getattr(self.stage, "handle_left", None)
-        if leave is not None:
-            try:
-                await leave(reason)
-            except Exception as error:  # noqa: BLE001 - the stage has ended; it is said all the same
-                self.signal("stage-failed", str(self.program.failure("handle_left", error)))
+        try:
+            await self.stage._close_own(reason)  # pyright: ignore[reportPrivateUsage]
+        except Exception as error:  # noqa: BLE001 - the stage has ended; it is said all the same
+            self.signal("stage-failed", str(self.program.failure("close", error)))
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -364,3 +380,7 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name!r} {self.state}>"
+
+
+def _over(timer: asyncio.TimerHandle, now: float) -> bool:
+    return timer.cancelled() or timer.when() < now

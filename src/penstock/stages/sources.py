@@ -12,7 +12,15 @@ Invariants  1. nothing is pulled that was not asked for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -55,8 +63,7 @@ class Pulling(Producer[T]):
         assert giving is not None
         giving.supply(events, carrier)
 
-    async def handle_close(self, reason: Reason) -> None:
-        """Pull no more."""
+    async def _close_own(self, reason: Reason) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -82,8 +89,11 @@ class Pulling(Producer[T]):
             self._fail("get events", error)
 
     def _fail(self, what: str, error: BaseException) -> None:
-        failed = StageError(f"{self.name} could not {what}: {type(error).__name__}: {error}")
+        text = f"{self.name} could not {what}: {type(error).__name__}: {error}"
+        failed = StageError(text, stage=self.name)
         failed.__cause__ = error
+        if isinstance(error, StageError) and error.stage == self.name:
+            failed = error  # its dispatcher's, say: it is named already
         runner = self._running()
         if runner.ended is None:
             runner.stop(Reason("failed", failed))
@@ -136,7 +146,12 @@ class IterableStage(Pulling[T]):
         """Pull *demand* items; fewer: that was the end."""
         if self._items is None:
             return super().handle_demand(demand)
-        events = list(islice(self._items, demand))
+        events: list[T] = []
+        try:
+            events.extend(islice(self._items, demand))
+        except Exception:
+            self.emit(events)  # what came before the error is given out before the end
+            raise
         if len(events) < demand:
             self.finish()
         return events
@@ -164,14 +179,14 @@ class IterableStage(Pulling[T]):
             self._wanted -= len(found)
             self._supply(found, None)
 
-    async def handle_close(self, reason: Reason) -> None:
-        """Let the iterable close what it has open."""
-        await super().handle_close(reason)
-        for iterator in (self._items, self._later):
-            if (close := getattr(iterator, "aclose", None)) is not None:
-                await close()
-            elif (close := getattr(iterator, "close", None)) is not None:
-                close()
+    async def _close_own(self, reason: Reason) -> None:
+        await super()._close_own(reason)
+        later: object = self._later
+        if isinstance(later, AsyncGenerator):
+            await later.aclose()
+        items: object = self._items
+        if isinstance(items, Generator):  # files and their like are their owner's to close
+            items.close()
 
     def handle_cancel(self, reason: Reason, subscription: Subscription) -> None:
         """Without consumers, end, if so told."""
@@ -202,7 +217,7 @@ class SourceStage(Pulling[T]):
         _check_port(source, "fetch", "settle")
         self._source = source
         self._entered = False
-        self._out = 0
+        self._out = self._undone = 0
         self._settled = asyncio.Event()
         self._left = False
         self.carrier = Fresh(self._settle)
@@ -218,12 +233,21 @@ class SourceStage(Pulling[T]):
         self._out += len(events)
         return events
 
-    async def handle_left(self, reason: Reason) -> None:
+    async def _close_own(self, reason: Reason) -> None:
         """Wait for the outcomes of what was given out, if all went well; then leave the source."""
         try:
+            await super()._close_own(reason)
             while self._out and reason.kind == "normal":
                 self._settled.clear()
                 await self._settled.wait()
+            if self._undone and reason.kind == "normal":
+                self._running().signal(
+                    "events-returned",
+                    f"{self.name} has come to its end, but {self._undone} outcomes were not "
+                    f"'done': what failed or was returned waits for a later run, if it did not "
+                    f"come again in this one",
+                    self._undone,
+                )
         finally:
             self._left = True
             if self._entered:
@@ -232,6 +256,7 @@ class SourceStage(Pulling[T]):
     def _settle(self, events: Sequence[Any], kind: Kind, error: BaseException | None) -> None:
         self._out -= len(events)
         self._settled.set()
+        self._undone += 0 if kind == "done" else len(events)
         if not self._left:
             try:
                 self._source.settle([Outcome(event, kind, error) for event in events])
@@ -272,8 +297,7 @@ class TargetStage(Consumer[T]):
         """Write them; all are stored when this returns."""
         await self._target.write(events)
 
-    async def handle_close(self, reason: Reason) -> None:
-        """Leave the target."""
+    async def _close_own(self, reason: Reason) -> None:
         if self._entered:
             await leave(self._target)
 

@@ -12,7 +12,8 @@ Invariants  1. one callback at a time, to its end: also where it awaits, nothing
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from penstock.errors import StageError
@@ -52,11 +53,11 @@ class Stage:
         """Called once, after everything else, if `handle_start` went well: close what it opened."""
 
     def handle_finish(self) -> Awaitable[None] | None:
-        """Nothing more will come, and all that came and was emitted has been served.
+        """Nothing more will come, and all that came has been handled: the last words.
 
         Called once, where the stage finishes: its producers have all ended, or it was told to, as
-        by ``topology.drain()``. What it emits here is served before it ends. Not called where it
-        fails or is closed.
+        by ``topology.drain()``. What it emits here is served before it ends, and it ends when what
+        it has kept (`keep`) is done. Not called where it fails or is closed.
         """
 
     def handle_subscribe(
@@ -91,6 +92,9 @@ class Stage:
         """Somebody said `handle.info(message)`; all that was there before has been served."""
         self._running().unhandled("handle_info", message)
 
+    async def _close_own(self, reason: Reason) -> None:
+        """What the library's own stages close when all is over, also if `handle_start` failed."""
+
     # --- what a stage may do, in its callbacks ---------------------------------------------------
 
     @property
@@ -106,6 +110,14 @@ class Stage:
     def info(self, message: Any) -> None:
         """Call the own `handle_info` with *message* after everything that is there now."""
         self._running().inform(message)
+
+    def cast_later(self, request: Any, seconds: float) -> asyncio.TimerHandle:
+        """Call the own `handle_cast` with *request* after *seconds*; its turn comes as any other's.
+
+        Returns:
+            A handle, to `cancel` it. The end of the stage cancels it.
+        """
+        return self._running().cast_later(request, seconds)
 
     def subscribe(self, to: To | Peer | str) -> None:
         """Subscribe to *to*, after this callback: a handle, ``handle.with_options(…)``, or a name.
@@ -153,12 +165,13 @@ class Giving(Stage, Generic[Out]):
     buffer_keep: Keep = "last"
     dispatcher: Dispatcher | None = None
 
-    def emit(self, events: Sequence[Out], of: Kept | None = None) -> None:
+    def emit(self, events: Sequence[Out], of: Kept | Iterable[Kept] | None = None) -> None:
         """Give *events* out, behind all that were given out before; what is over, is buffered.
 
         Args:
             events: a sequence of them; it must not be changed afterwards.
-            of: what they came from, where that was kept by `keep`.
+            of: what they came from, where that was kept by `keep`: one, or several, whose outcome
+                is then that of these events.
 
         Raises:
             StageError: the stage is not running, or this is no sequence of events.
@@ -220,9 +233,14 @@ class ProducerConsumer(Giving[Out], Generic[In, Out]):
     def keep(self) -> Kept:
         """In `handle_events`: what comes of these events is emitted later, ``of=`` this.
 
-        Their outcome then waits for `Kept.done` or `Kept.failed`.
+        Their outcome then waits for `Kept.done` or `Kept.failed`. What is made of several calls is
+        emitted ``of=`` all that were kept of them: to say `done` of one before is to ack it.
         """
         return self._running().keep()
+
+    def keep_each(self, events: list[In]) -> list[Kept]:
+        """The same for each of *events*; see `Consumer.keep_each`."""
+        return self._running().keep_each(len(events))
 
 
 class Consumer(Stage, Generic[In]):

@@ -32,6 +32,7 @@ class StageStatistics(msgspec.Struct, frozen=True, kw_only=True):
         buffered: given out, and waiting for demand.
         queued: received, and waiting for demand.
         discarded: dropped by a full buffer.
+        kept: calls, or events of them, whose work goes on (see `keep`).
         calls: of `handle_events` and `handle_demand`.
         seconds: spent in them.
         subscriptions: all that are open, to producers first.
@@ -49,6 +50,7 @@ class StageStatistics(msgspec.Struct, frozen=True, kw_only=True):
     buffered: int
     queued: int
     discarded: int
+    kept: int
     calls: int
     seconds: float
     subscriptions: tuple[SubscriptionStatistics, ...]
@@ -71,6 +73,7 @@ def statistics_of(runner: Runner) -> StageStatistics:
         buffered=giving.outlet.waiting if giving else 0,
         queued=taking.queued if taking else 0,
         discarded=giving.discarded if giving else 0,
+        kept=len(runner.kept),
         calls=sum(side.calls for side in sides),
         seconds=sum(side.seconds for side in sides),
         subscriptions=tuple(one.statistics() for one in runner.subscriptions),

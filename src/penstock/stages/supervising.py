@@ -63,7 +63,8 @@ class Supervisor:
         self.gate = Gate()
         self._group: asyncio.TaskGroup | None = None
         self._changes = asyncio.Event()
-        self._waiters = 0
+        self._draining = False
+        self._to_restart: list[Spec] = []
         self._failure: StageError | None = None
         self._closing = self._left = False
         self._counts: dict[str, int] = {}
@@ -100,6 +101,7 @@ class Supervisor:
 
     async def open(self) -> None:
         """Run what was noted."""
+        self.check_open()
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         for spec in list(self._specs.values()):
@@ -113,11 +115,16 @@ class Supervisor:
             stage = spec.make()
             for name, value in spec.options.items():
                 setattr(stage, name, value)
+            if stage._noted:  # pyright: ignore[reportPrivateUsage]
+                raise StageError(
+                    f"{spec.name} cannot start again: what makes it gave the same instance again"
+                )
+            stage._noted = True  # pyright: ignore[reportPrivateUsage]
         joins = [Join(to.producer, to.options) for to in spec.joins]
         spec.replaced = False
-        self.gate.begin()
         world = World(self._observers, self.gate, self._find, partial(self._changed, spec))
         spec.runner = Runner(stage, spec.name, joins, world)
+        self.gate.begin()
         spec.task = self._group.create_task(spec.runner.run(), name=f"penstock stage {spec.name}")
         spec.task.add_done_callback(self._task_ended)
 
@@ -129,7 +136,9 @@ class Supervisor:
         if isinstance(producer, str):
             spec = self._specs.get(producer)
             return spec.runner if spec else None
-        return producer.runner if isinstance(producer, StageHandle) else producer
+        if isinstance(producer, StageHandle):
+            return producer.runner if producer.started else None
+        return producer
 
     # --- watching --------------------------------------------------------------------------------
 
@@ -146,7 +155,7 @@ class Supervisor:
                     spec, "stage-failed", f"{spec.name} failed while it was closed: {reason}"
                 )
             return
-        if restarts(spec.restart, failed=failed):
+        if restarts(spec.restart, failed=failed) and (failed or not self._draining):
             self._restart(spec)
         elif failed and spec.restart == "never":
             self._fail(_failure(spec, reason.error))
@@ -167,18 +176,33 @@ class Supervisor:
             self._fail(error)
             return
         self._signal(spec, "stage-restarted", f"{spec.name} ended ({reason}), and starts again")
-        group = affected(self._strategy, list(self._specs.values()), spec)
-        if group == [spec]:
-            self._again(group)
+        if self._strategy == "one_for_one":
+            self._again([spec])
             return
-        for one in group:
-            one.replaced = True
-        assert self._group is not None
-        self._group.create_task(self._restart_several(group))
+        spec.replaced = True
+        self._to_restart.append(spec)
+        if len(self._to_restart) == 1:
+            assert self._group is not None
+            self._group.create_task(self._restart_several())
 
-    async def _restart_several(self, group: Sequence[Spec]) -> None:
-        for one in reversed(group):
-            await self._stop(one)
+    async def _restart_several(self) -> None:
+        """Stop all that are to start again, the last first; then start them, the first first.
+
+        Another that fails meanwhile may widen the circle: so there is one such restart at a time.
+        """
+        group: list[Spec] = []
+        while not self._closing:
+            specs = list(self._specs.values())
+            first = min(self._to_restart, key=specs.index)
+            group = affected(self._strategy, specs, first)
+            known = len(self._to_restart)
+            for one in group:
+                one.replaced = True
+            for one in reversed(group):
+                await self._stop(one)
+            if len(self._to_restart) == known:
+                break
+        self._to_restart.clear()
         if self._closing:
             return
         again = [one for one in group if one.restart != "temporary"]
@@ -201,6 +225,8 @@ class Supervisor:
                 consumer = subscription.tag.consumer
                 if isinstance(consumer, Runner) and consumer.ended is None:
                     consumer.send(Join(spec.handle, subscription.options))
+        if self._draining:
+            self.finish_producers()
 
     def _fail(self, error: StageError) -> None:
         if self._failure is None and self._group is not None:
@@ -219,22 +245,21 @@ class Supervisor:
 
     async def wait(self) -> None:
         """Wait until nothing runs any more."""
-        self._waiters += 1
-        try:
-            while not self._done():
-                self._changes.clear()
+        while not self._done():
+            self._changes.clear()
+            # While some start again, others may wait for them without a producer.
+            if not any(spec.replaced for spec in self._specs.values()):
                 for runner in self._runners():
                     if runner.exhausted:
                         runner.finish(NORMAL)
-                await self._changes.wait()
-        finally:
-            self._waiters -= 1
+            await self._changes.wait()
         if self._failure is not None:
             await self.close()
             raise self._failure
 
     def finish_producers(self) -> None:
-        """Let stages that have no producers finish."""
+        """Let stages that take no events finish, also those that start from now on."""
+        self._draining = True
         for runner in self._runners():
             if runner.taking is None:
                 runner.finish(NORMAL)
@@ -242,13 +267,18 @@ class Supervisor:
     def left(self) -> list[str]:
         """What still runs, and what it holds."""
         return [
-            f"{runner.name} ({figures.buffered} buffered, {figures.queued} queued)"
+            f"{runner.name} ({figures.buffered} buffered, {figures.queued} queued, "
+            f"{figures.kept} kept)"
             for runner in self._runners()
             for figures in [statistics_of(runner)]
         ]
 
     def check_outside(self, what: str) -> None:
         """Raise StageError in a callback of one of the stages: it would wait for itself."""
+        if self._group is None and not self._closing:
+            raise StageError(
+                f"cannot {what} a topology that was not entered: write 'async with topology'"
+            )
         task = asyncio.current_task()
         for spec in self._specs.values():
             if spec.task is task:

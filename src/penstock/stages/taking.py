@@ -61,6 +61,11 @@ class TakingSide:
         """Events that wait for demand."""
         return sum(len(entry.events) for entry in self.queue if type(entry) is Events)
 
+    @property
+    def end_is_queued(self) -> bool:
+        """Whether the end of a subscription waits behind events."""
+        return any(type(entry) is Cancelled for entry in self.queue)
+
     async def join(self, join: Join) -> Subscription:
         """Subscribe: tell the program, and send the request. `begin` asks for the first events."""
         tag = Tag(self._runner, self._find(join.producer))
@@ -74,12 +79,14 @@ class TakingSide:
         if mode not in {None, "automatic", "manual"}:
             raise StageError(
                 f"{self._runner.name}: handle_subscribe must return 'automatic', 'manual' or None; "
-                f"it returned {mode!r}"
+                f"it returned {mode!r}",
+                stage=self._runner.name,
             )
         if early and mode != "manual":
             raise StageError(
                 f"{self._runner.name}: handle_subscribe asked for {early} events; then it must "
-                f"return 'manual'; it returned {mode!r}"
+                f"return 'manual'; it returned {mode!r}",
+                stage=self._runner.name,
             )
         if mode == "manual":
             subscription.be_manual()
@@ -163,20 +170,18 @@ class TakingSide:
         self._unknown(entry)
         return None
 
-    def end(self, reason: Reason) -> int:
-        """Leave all producers, and drop what was not handled; how many events that is."""
+    def end(self, reason: Reason, lost: Lost) -> None:
+        """Leave all producers, and give up what was not handled."""
         down = reason.as_down()
         self._asked = self.asked
         for tag, subscription in self.sources.items():
             subscription.open = False
             tag.producer.send(Cancel(tag, down))
         self.sources.clear()
-        dropped = 0
         for entry in self.queue:
             if type(entry) is Events:
-                dropped += drop(entry, None)
+                lost.add(entry.events, entry.carrier)
         self.queue.clear()
-        return dropped
 
     # --- helpers ---------------------------------------------------------------------------------
 
@@ -222,8 +227,7 @@ class TakingSide:
 
     def _give_up(self, message: Events, start: int) -> None:
         """The stage ends in the middle of a message."""
-        left = Events(message.tag, message.events[start:], message.carrier)
-        self._runner.lost += drop(left, None)
+        self._runner.lost.add(message.events[start:], message.carrier)
 
     def _call(
         self, chunk: list[Any], source: Subscription, carrier: Carrier | None
@@ -301,6 +305,7 @@ class TakingSide:
         error = SubscriptionCancelled(
             f"{self._runner.name} ends as {subscription.peer.name}, to which it was subscribed "
             f"with cancel={subscription.options.cancel!r}, {what}: {reason.error}"
+            f" (to go on without it: cancel='temporary'; to start again with it: restart=)"
         )
         error.__cause__ = reason.error
         return Reason(reason.kind, error)
@@ -337,3 +342,20 @@ def drop(message: Events, error: BaseException | None) -> int:
     if message.carrier is not None and message.events:
         message.carrier.fail(message.events, error)
     return len(message.events)
+
+
+class Lost:
+    """Events that a stage leaves unserved at its end: gone, or returned to their source."""
+
+    __slots__ = ("dropped", "returned")
+
+    def __init__(self) -> None:
+        self.dropped = self.returned = 0
+
+    def add(self, events: list[Any], carrier: Carrier | None) -> None:
+        """Give *events* up."""
+        if carrier is None:
+            self.dropped += len(events)
+        elif events:
+            self.returned += len(events)
+            carrier.fail(events, None)

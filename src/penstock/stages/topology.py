@@ -235,7 +235,8 @@ class Topology:
 
     async def aclose(self) -> None:
         """Close all stages now, in the reverse order of their start. Leaving the block does so."""
-        self._supervisor.check_outside("close")
+        if self._entered:
+            self._supervisor.check_outside("close")
         await self._supervisor.close()
 
     # --- looking ---------------------------------------------------------------------------------

@@ -253,9 +253,13 @@ class Working(Stage):
             more = f" (and {len(failed) - 1} more did)" if len(failed) > 1 else ""
             self._say("stage-failed", f"{first.name} failed{more}: {told(error)}", len(failed))
 
-    def _lose(self, count: int) -> None:
+    def _lose(self, count: int, kept: Kept) -> None:
         """*count* events that it had been given were not served; the runner says so."""
-        self._running().lost += count
+        lost = self._running().lost
+        if kept.trace is None:
+            lost.dropped += count
+        else:
+            lost.returned += count
 
 
 def _check_restart(restart: str) -> None:

@@ -145,7 +145,7 @@ class Workers(Working, Consumer[In]):
         cut = [child for child in ended if child.state == "terminated"]
         for child in cut:
             _place(child)[1].failed(None)
-        self._lose(len(cut))
+            self._lose(1, _place(child)[1])
 
 
 class WorkerMap(Working, ProducerConsumer[In, Out]):
@@ -296,7 +296,7 @@ class WorkerMap(Working, ProducerConsumer[In, Out]):
             self._give(slots, ended)
         for batch in self._batches:
             batch.kept.failed(None)
-        self._lose(sum(batch.left for batch in self._batches))
+            self._lose(batch.left, batch.kept)
 
 
 def _in_order(slots: Slots) -> list[Child]:

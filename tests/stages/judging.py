@@ -193,7 +193,7 @@ def _nothing_lost(
     """All that went into a stage came out, is in it, or was said to be dropped."""
     dropped: dict[str, int] = defaultdict(int)
     for signal in world.signals:
-        if signal.kind == "events-dropped":
+        if signal.kind in {"events-dropped", "events-returned"}:
             dropped[str(signal.stage)] += signal.count or 0
     by_name: dict[str, list[Log]] = defaultdict(list)
     for log in world.logs:

@@ -29,7 +29,7 @@ async def test_shutdown_0_cancels_children_at_once_and_returns_their_events() ->
         await shop.bench.started.reach(2)
     assert sorted(shop.bench.stopped) == ["a", "b"]
     assert shop.outcomes == [([name], "returned", None) for name in ("a", "b")]
-    assert [(one.kind, one.count) for one in signals] == [("events-dropped", 2)]
+    assert [(one.kind, one.count) for one in signals] == [("events-returned", 2)]
 
 
 @pytest.mark.conformance("GS-160")

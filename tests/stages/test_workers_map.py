@@ -245,7 +245,7 @@ async def test_work_that_fails_ends_the_stage_with_the_place_and_the_cause(order
     assert text.endswith("ValueError: bad b")
     assert isinstance(reason.error.__cause__, ValueError)
     assert sorted(mill.bench.stopped) == ["a", "c", "x"]  # nobody waits for those
-    assert [one.count for one in signals if one.kind == "events-dropped"] == [3]
+    assert [one.count for one in signals if one.kind == "events-returned"] == [3]
     assert sorted((events, kind) for events, kind, _ in mill.outcomes) == [
         (["a", "b", "c"], "failed"),
         (["x"], "returned"),
@@ -323,7 +323,7 @@ async def test_a_stage_that_is_closed_returns_what_it_has_not_given_out() -> Non
         (["a", "b"], "returned"),
         (["c"], "returned"),
     ]
-    assert [(one.kind, one.count) for one in signals] == [("events-dropped", 3)]
+    assert [(one.kind, one.count) for one in signals] == [("events-returned", 3)]
 
 
 async def test_results_that_come_within_shutdown_are_still_given_out() -> None:

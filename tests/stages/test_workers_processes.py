@@ -253,7 +253,7 @@ async def test_no_process_outlives_its_stage_also_where_its_work_never_ends() ->
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert shop.outcomes == [([name], "returned", None) for name in ("a", "b")]
-    assert kinds(signals) == ["events-dropped"]
+    assert kinds(signals) == ["events-returned"]
 
 
 SLOW = """

@@ -120,7 +120,7 @@ async def test_a_thread_that_does_not_end_in_time_is_said_and_what_waits_is_retu
         await shop.open(max_demand=3)
         shop.give("a", "b", "c")
         await turns_until(lambda: gate.inside == 1)
-    assert kinds(signals) == ["stage-failed", "events-dropped"]
+    assert kinds(signals) == ["stage-failed", "events-returned"]
     assert "1 threads still run" in signals[0].message
     assert signals[1].count == 3
     assert shop.outcomes == [([name], "returned", None) for name in ("a", "b", "c")]

@@ -263,7 +263,7 @@ def test_a_hash_that_returns_no_partition_is_named(wrong: Any) -> None:
     """The error says what there is, and what came."""
     outlet = made(hash=lambda _: wrong)
     joined(outlet, Tag(1), 0, ask=5)
-    with pytest.raises(ConfigError, match=r"one of 0, 1; got .*None to discard.*Route"):
+    with pytest.raises(ConfigError, match=r"one of 0, 1, None to discard.*Route.*returned another"):
         outlet.emit([1])
 
 

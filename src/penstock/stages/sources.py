@@ -297,8 +297,13 @@ class TargetStage(Consumer[T]):
         """Write them; all are stored when this returns."""
         await self._target.write(events)
 
+    async def handle_close(self, reason: Reason) -> None:
+        """Leave the target; an error of that fails the stage."""
+        await self._close_own(reason)
+
     async def _close_own(self, reason: Reason) -> None:
-        if self._entered:
+        entered, self._entered = self._entered, False
+        if entered:
             await leave(self._target)
 
 

@@ -179,7 +179,8 @@ class Supervisor:
         if self._strategy == "one_for_one":
             self._again([spec])
             return
-        spec.replaced = True
+        for one in affected(self._strategy, list(self._specs.values()), spec):
+            one.replaced = True  # at once: those that end of this end are part of it
         self._to_restart.append(spec)
         if len(self._to_restart) == 1:
             assert self._group is not None

@@ -85,10 +85,12 @@ class Kept:
 
 def trace_of(of: Kept | Iterable[Kept]) -> Trace | None:
     """What is emitted travels with this, where it came from one or several that were kept."""
-    several = [of] if isinstance(of, Kept) else list(of)
+    given: object = of
+    several = list(of) if isinstance(given, Iterable) else [of]
     for one in several:
-        if not isinstance(one, Kept):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"of= takes what keep() returned, one or several; got {one!r}")
+        if not isinstance(one, Kept):
+            kind = type(one).__name__
+            raise ConfigError(f"of= takes what keep() returned, one or several; got a {kind}")
     traces = {id(one.trace): one.trace for one in several if one.trace is not None}
     if len(traces) <= 1:
         return next(iter(traces.values()), None)

@@ -29,7 +29,7 @@ def tell_all(runner: Runner, reason: Reason, inbox: deque[Message | Internal]) -
         kept.failed(None)
     for call in list(runner.promised):
         answer_late(runner, call)
-    for timer in runner.timers:
+    for _, timer in runner.timers:
         timer.cancel()
     lost = runner.lost
     if runner.taking is not None:

@@ -88,7 +88,7 @@ class Runner:
         self.trace: Trace | None = None  # what belongs to the call that is under way
         self.kept: set[Kept] = set()  # work that goes on beside the calls
         self.promised: set[Call] = set()  # replies that were put off
-        self.timers: list[asyncio.TimerHandle] = []
+        self.timers: list[tuple[float, asyncio.TimerHandle]] = []  # and when they are due
         self.lost = Lost()
         self._joins = joins
         self._inbox: deque[Message | Internal] = deque()
@@ -257,10 +257,15 @@ class Runner:
 
     def cast_later(self, request: Any, seconds: float) -> asyncio.TimerHandle:
         """Post a cast after *seconds*."""
+        if self.ended is not None:
+            raise StageError(f"{self.name} has ended: it casts nothing any more", stage=self.name)
         loop = asyncio.get_running_loop()
-        self.timers = [timer for timer in self.timers if not _over(timer, loop.time())]
+        now = loop.time()
+        self.timers = [
+            (when, timer) for when, timer in self.timers if when > now and not timer.cancelled()
+        ]
         timer = loop.call_later(seconds, self.send, Cast(request))
-        self.timers.append(timer)
+        self.timers.append((now + seconds, timer))
         return timer
 
     def inform(self, message: Any) -> None:
@@ -380,7 +385,3 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name!r} {self.state}>"
-
-
-def _over(timer: asyncio.TimerHandle, now: float) -> bool:
-    return timer.cancelled() or timer.when() < now

@@ -85,13 +85,15 @@ class Kept:
 
 def trace_of(of: Kept | Iterable[Kept]) -> Trace | None:
     """What is emitted travels with this, where it came from one or several that were kept."""
-    given: object = of
-    several = list(of) if isinstance(given, Iterable) else [of]
+    given: Any = of
+    several: list[Any] = list(given) if isinstance(given, Iterable) else [given]
     for one in several:
-        if not isinstance(one, Kept):
+        if type(one) is not Kept:
             kind = type(one).__name__
             raise ConfigError(f"of= takes what keep() returned, one or several; got a {kind}")
-    traces = {id(one.trace): one.trace for one in several if one.trace is not None}
+    traces: dict[int, Trace] = {
+        id(one.trace): one.trace for one in several if one.trace is not None
+    }
     if len(traces) <= 1:
         return next(iter(traces.values()), None)
     return joined(list(traces.values()))

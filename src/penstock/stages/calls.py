@@ -86,7 +86,7 @@ class Kept:
 def trace_of(of: Kept | Iterable[Kept]) -> Trace | None:
     """What is emitted travels with this, where it came from one or several that were kept."""
     given: Any = of
-    several: list[Any] = list(given) if isinstance(given, Iterable) else [given]
+    several: list[Any] = [*given] if isinstance(given, Iterable) else [given]  # pyright: ignore[reportUnknownVariableType]
     for one in several:
         if type(one) is not Kept:
             kind = type(one).__name__

@@ -293,3 +293,15 @@ async def test_a_source_that_ends_well_says_how_many_outcomes_were_not_done(fail
     assert [kind for _, kind in port.outcomes].count("failed") == failing
     said = [(one.stage, one.count) for one in signals if one.kind == "events-returned"]
     assert said == ([("source", failing)] if failing else [])
+
+
+async def test_what_a_full_buffer_gives_back_to_its_source_is_not_called_lost() -> None:
+    topology, signals = watched()
+    async with topology:
+        handle = topology.start(source := Source(), buffer_size=2)
+        await quiet(topology)
+        source.give("abc")
+        await quiet(topology)
+        assert [(one.kind, one.count) for one in signals] == [("events-returned", 1)]
+        assert source.heard() == {"a": "returned"}
+        assert handle.statistics().discarded == 1

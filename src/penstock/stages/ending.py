@@ -45,16 +45,7 @@ def tell_all(runner: Runner, reason: Reason, inbox: deque[Message | Internal]) -
             asked = Subscription(message.tag, message.options, "consumer")
             runner.giving.former.append(asked)  # it would have been a consumer
         answer_late(runner, message)
-    _say(runner, reason, lost)
-
-
-def _say(runner: Runner, reason: Reason, lost: Lost) -> None:
-    text = f"{runner.name} ended ({reason.kind}) with {{}} events that it had not served"
-    if lost.dropped:
-        runner.signal("events-dropped", text.format(lost.dropped), lost.dropped)
-    if lost.returned:
-        said = text.format(lost.returned) + "; they were returned to their source"
-        runner.signal("events-returned", said, lost.returned)
+    lost.say(runner, _ended_with(runner, reason))
 
 
 def answer_late(runner: Runner, message: Message | Internal) -> None:
@@ -65,7 +56,7 @@ def answer_late(runner: Runner, message: Message | Internal) -> None:
     elif type(message) is Events:
         lost = Lost()
         lost.add(message.events, message.carrier)
-        _say(runner, reason, lost)
+        lost.say(runner, _ended_with(runner, reason))
         error = StageError(f"{name} has ended ({reason}): it takes no events")
         message.tag.producer.send(Cancel(message.tag, Reason("failed", error)))
     elif type(message) is Call:
@@ -75,3 +66,7 @@ def answer_late(runner: Runner, message: Message | Internal) -> None:
         runner.signal("unhandled-message", f"{name} has ended: a {what} for it was ignored")
     elif type(message) is Join and message.answer is not None and not message.answer.done():
         message.answer.set_exception(StageError(f"{name} has ended: it cannot subscribe"))
+
+
+def _ended_with(runner: Runner, reason: Reason) -> str:
+    return f"{runner.name} ended ({reason.kind}) with events that it had not served"

@@ -70,6 +70,11 @@ class GivingSide:
         self.discarded = self.calls = 0
         self.seconds = 0.0
 
+    @property
+    def has_room(self) -> bool:
+        """Whether anybody has asked for more than was given out."""
+        return self.outlet.dispatcher.room > 0
+
     # --- messages of consumers -------------------------------------------------------------------
 
     async def subscribe(self, message: Subscribe) -> None:
@@ -200,9 +205,9 @@ class GivingSide:
         overflow, infos, broken = outlet.overflow, outlet.infos, outlet.broken
         outlet.rare, outlet.overflow, outlet.infos, outlet.broken = False, [], [], []
         infos = [*(info for one in overflow for info in one.infos), *infos]
-        counts = [self._settle_dropped(one) for one in overflow]  # before anything can raise
-        for count in counts:
-            await self._say_dropped(count)
+        given_up = [self._give_up(one) for one in overflow]  # before anything can raise
+        for lost in given_up:
+            await self._say_dropped(lost)
         for info in infos:  # at once: one that comes later must not overtake it
             await self._runner.program.hook("handle_info", info)
         for tag, error in broken:
@@ -318,21 +323,21 @@ class GivingSide:
             if carrier:
                 carrier.finish(events)
 
-    def _settle_dropped(self, overflow: Overflow) -> int:
-        count = sum(len(piece.events) for piece in overflow.dropped)
-        self.discarded += count
+    def _give_up(self, overflow: Overflow) -> Lost:
+        lost = Lost()
         for events, carrier in overflow.dropped:
-            if carrier:
-                carrier.fail(events, None)
-        return count
+            lost.add(events, carrier)
+        self.discarded += lost.dropped + lost.returned
+        return lost
 
-    async def _say_dropped(self, count: int) -> None:
+    async def _say_dropped(self, lost: Lost) -> None:
+        count = lost.dropped + lost.returned
         if await self._runner.program.hook("handle_discarded", count) is not False:
-            self._runner.signal(
-                "events-dropped",
-                f"{self._runner.name}: the buffer of {self._stage.buffer_size} events is full; "
-                f"{count} dropped, the {self._stage.buffer_keep} are kept",
-                count,
+            stage = self._stage
+            lost.say(
+                self._runner,
+                f"{self._runner.name}: the buffer of {stage.buffer_size} events is full",
+                f", the {stage.buffer_keep} are kept",
             )
 
 

@@ -115,7 +115,7 @@ class TakingSide:
         source.events += count
         self.received += count
         giving = self._runner.giving
-        if giving is not None and (self.queue or giving.outlet.dispatcher.room <= 0):
+        if giving is not None and (self.queue or not giving.has_room):
             self.queue.append(message)
             return None
         return self._handle_message(source, message)
@@ -129,46 +129,39 @@ class TakingSide:
 
     def pump(self) -> Awaitable[None] | None:
         """Go on with what is queued, as long as there is demand. Returns what is to be awaited."""
-        queue, runner = self.queue, self._runner
-        while queue and not runner.ending:
-            entry = queue[0]
-            if type(entry) is not Events:
-                return self._pump()
-            if runner.giving is not None and runner.giving.outlet.dispatcher.room <= 0:
-                return None
-            queue.popleft()
-            rest = self._handle_queued(entry)
+        while self._may_go_on():
+            rest = self._next()
             if rest is not None:
                 return self._pump(rest)
         return None
 
-    async def _pump(self, rest: Awaitable[None] | None = None) -> None:
-        """The same, where something is to be awaited on the way."""
-        if rest is not None:
-            await rest
-        queue, runner = self.queue, self._runner
-        while queue and not runner.ending:
-            entry = queue[0]
-            if type(entry) is Events:
-                if runner.giving is not None and runner.giving.outlet.dispatcher.room <= 0:
-                    return
-                queue.popleft()
-                if (more := self._handle_queued(entry)) is not None:
-                    await more
-                continue
-            queue.popleft()
-            if type(entry) is Cancelled:
-                await self._end_source(entry)
-            elif type(entry) is Info:
-                await runner.informed(entry)
+    async def _pump(self, rest: Awaitable[None]) -> None:
+        """The same, from where something is to be awaited."""
+        await rest
+        while self._may_go_on():
+            if (more := self._next()) is not None:
+                await more
 
-    def _handle_queued(self, entry: Events) -> Awaitable[None] | None:
-        # Its source may have ended behind it; the events are handled all the same.
-        source = self.sources.get(entry.tag)
-        if source is not None:
-            return self._handle_message(source, entry)
-        self._unknown(entry)
-        return None
+    def _may_go_on(self) -> bool:
+        """Whether the next entry may be handled: events need demand for what comes of them."""
+        if not self.queue or self._runner.ending:
+            return False
+        giving = self._runner.giving
+        return type(self.queue[0]) is not Events or giving is None or giving.has_room
+
+    def _next(self) -> Awaitable[None] | None:
+        """Handle the next entry. Returns what is to be awaited, if anything is."""
+        entry = self.queue.popleft()
+        if type(entry) is Events:
+            # Its source may have ended behind it; the events are handled all the same.
+            source = self.sources.get(entry.tag)
+            if source is not None:
+                return self._handle_message(source, entry)
+            self._unknown(entry)
+            return None
+        if type(entry) is Cancelled:
+            return self._end_source(entry)
+        return self._runner.informed(cast("Info", entry))
 
     def end(self, reason: Reason, lost: Lost) -> None:
         """Leave all producers, and give up what was not handled."""
@@ -321,10 +314,11 @@ class TakingSide:
 
     def _unknown(self, message: Events) -> None:
         """Events of a subscription that is not ours, or not any more."""
-        dropped = drop(message, None)
-        tag = message.tag
-        error = StageError(f"{self._runner.name} has no {tag!r}: {dropped} events were dropped")
-        self._runner.signal("events-dropped", str(error), dropped)
+        lost, tag = Lost(), message.tag
+        lost.add(message.events, message.carrier)
+        text = f"{self._runner.name} has no {tag!r}"
+        lost.say(self._runner, text)
+        error = StageError(f"{text}: {len(message.events)} events were dropped")
         tag.producer.send(Cancel(tag, Reason("failed", error)))
 
     def _find(self, producer: Peer | str) -> Peer:
@@ -359,3 +353,12 @@ class Lost:
         elif events:
             self.returned += len(events)
             carrier.fail(events, None)
+
+    def say(self, runner: Runner, text: str, kept: str = "") -> None:
+        """Signal what was given up, and why: *text*; and what was *kept*."""
+        if self.dropped:
+            said = f"{text}; {self.dropped} dropped{kept}"
+            runner.signal("events-dropped", said, self.dropped)
+        if self.returned:
+            said = f"{text}; {self.returned} returned to their source{kept}"
+            runner.signal("events-returned", said, self.returned)

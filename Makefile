@@ -5,6 +5,8 @@
 #   make check               what continuous integration runs, without the other Pythons
 
 ARGS   =
+# Most tests wait for a server or a lease: more of them run at once than there are cores.
+AT_ONCE = 4
 BIN    = .venv/bin
 # What the environments depend on: when it changes, they are brought up to date.
 INPUTS = pyproject.toml scripts/setup.sh
@@ -20,7 +22,7 @@ demo: .venv/.demo
 	@$(BIN)/penstock demo $(ARGS)
 
 test: .venv/.dev
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(AT_ONCE) --dist worksteal $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import os
 from collections import Counter
@@ -122,6 +123,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("asyncio") and isinstance(item, pytest.Function):
             # First in, last out: it looks when every other fixture has tidied up.
             item.fixturenames.insert(0, "no_leaked_tasks")
+
+
+def pytest_collection_finish() -> None:
+    """Tests collect garbage to see leaks: thousands of collected tests must not slow each down."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

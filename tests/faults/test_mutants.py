@@ -14,7 +14,7 @@ from faults.scenarios import (
     late_acks,
     take_up_a_name,
 )
-from penstock.backends.redis import appender, link, scripts, takeovers
+from penstock.backends.redis import appender, group_scripts, link, script_list, scripts, takeovers
 from penstock.backends.redis.member import RedisMember
 from penstock.backends.redis.scripts import Script
 from penstock.backends.redis.takeovers import Takeovers
@@ -36,9 +36,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Put a mutant of a script where it is used and loaded."""
 
     def install(module: Any, name: str, mutant: Script) -> None:
-        original = getattr(scripts, name)
+        original = getattr(module, name)
         monkeypatch.setattr(module, name, mutant)
-        every = tuple(mutant if script is original else script for script in scripts.ALL)
+        every = tuple(mutant if script is original else script for script in script_list.ALL)
         monkeypatch.setattr(link, "ALL", every)
 
     return install
@@ -58,7 +58,7 @@ async def test_appends_that_do_not_check_their_sequence_are_noticed(
 
 
 async def test_a_claim_without_its_fence_is_noticed(embedded_url: str, install: Any) -> None:
-    thief = mutate(scripts.CLAIM, ("if beat ~= ARGV[5] then", "if false then"))
+    thief = mutate(group_scripts.CLAIM, ("if beat ~= ARGV[5] then", "if false then"))
     install(takeovers, "CLAIM", thief)
     assert await claim_of_one_who_came_back(embedded_url) < 10
 

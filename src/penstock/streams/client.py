@@ -12,19 +12,19 @@ import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from penstock.clock import Clock, SystemClock
 from penstock.codecs import Codec
 from penstock.errors import ClosedError, ConfigError
-from penstock.event import NEWEST, OLDEST, Position, Shard, Start, Until
+from penstock.event import NEWEST, Position, Shard, Start, Until
 from penstock.observers import Observers
 from penstock.ports import AppendOptions, Marks
 from penstock.rules.filters import Where
-from penstock.rules.retry import Retry
 from penstock.signals import Observer
-from penstock.streams.group import Group, GroupOptions
+from penstock.streams.group import Group
+from penstock.streams.group_options import GroupKeywords, GroupOptions
 from penstock.streams.lane import Lane
 from penstock.streams.names import check_label, check_stream
 from penstock.streams.opening import Opened, open_backend
@@ -243,28 +243,18 @@ class Client:
         self,
         name: str,
         streams: Sequence[Stream[T]],
-        *,
-        start: Start = OLDEST,
-        member: str | None = None,
-        share: str = "any",
-        ack_interval: float | None = 0.1,
-        lease: float = 30.0,
-        hold: float = 300.0,
-        retry: Retry | None = None,
-        where: Where | None = None,
-        until: Until | Position | None = None,
-        max_in_flight: int = 10_000,
-        max_in_flight_bytes: int = 64 * 1024 * 1024,
+        **options: Unpack[GroupKeywords],
     ) -> Group[T]:
         """A member of the group *name*: it shares the events of *streams* with the other members.
 
         Args:
             name: the group's name; it is made on entry if there is none.
             streams: which.
-            start: where a new group begins: at the oldest event by default, so that nothing is
-                missed; an existing one goes on where it stands.
-            member: the member's name; None: one of its own. A name that is taken up again gets
-                its own pending events first.
+            **options: all of these are optional, and keywords.
+            start (Start): where a new group begins: at the oldest event by default, so that
+                nothing is missed; an existing one goes on where it stands.
+            member (str): the member's name; None: one of its own. A name that is taken up again
+                gets its own pending events first.
             share: ``"any"`` or ``"events"``: any member takes any event, each acked on its own.
             ack_interval: queued acks are sent at least this often, in seconds; None: by `flush`.
             lease: a member that does not beat for so long, in seconds, is dead to the others.
@@ -278,20 +268,8 @@ class Client:
         Raises:
             ConfigError: an option that is out of range, or that the backend does not offer.
         """
-        options = GroupOptions(
-            start=start,
-            member=None if member is None else check_label("member", member),
-            ack_interval=ack_interval,
-            lease=lease,
-            hold=hold,
-            retry=retry or Retry(),
-            max_in_flight=max_in_flight,
-            max_in_flight_bytes=max_in_flight_bytes,
-        )
-        if share not in ("any", "events"):
-            raise ConfigError(f"share must be 'any' or 'events' in this version, got {share!r}")
         check_label("group", name)
-        return Group(self, name, streams, options, where=where, until=until)
+        return Group(self, name, streams, GroupOptions.of(options))
 
     def observe(self, observer: Observer) -> None:
         """Tell *observer* of every signal from now on."""

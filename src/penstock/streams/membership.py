@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from penstock.clock import Backoff
 from penstock.errors import BackendError, BackendUnavailable, ClosedError, PenstockError
-from penstock.event import Event, Position, Shard, Until
+from penstock.event import Event, Position, Shard
 from penstock.ports import EventMember, GroupVanished, MemberLapsed, MemberOptions, Page
+from penstock.rules.filters import predicate
 from penstock.rules.ledger import Ledger
 from penstock.rules.sizing import FetchSizer
 from penstock.signals import GroupStatistics, Kind, Signal
@@ -30,7 +31,7 @@ from penstock.streams.settling import Settling
 
 if TYPE_CHECKING:
     from penstock.streams.client import Client
-    from penstock.streams.group import GroupOptions
+    from penstock.streams.group_options import GroupOptions
     from penstock.streams.stream import Stream
 
 T = TypeVar("T")
@@ -48,21 +49,18 @@ LEAVING: Final = 10.0
 class Membership(Generic[T]):
     """What a `Group` does in the background. Arguments as for `Group`."""
 
-    def __init__(  # noqa: PLR0917 - handed through from Group
+    def __init__(
         self,
         client: Client,
         group: str,
         streams: Sequence[Stream[T]],
         options: GroupOptions,
-        where: Callable[[Event[T]], bool] | None,
-        until: Until | Position | None,
     ) -> None:
         self._client = client
         self._group = group
         self._streams = streams
         self._options = options
-        self._where = where
-        self._until = until
+        self._where = predicate(options.where)
         self._clock = client.clock
         self._member: EventMember | None = None
         self._ending: Ending | None = None
@@ -116,7 +114,7 @@ class Membership(Generic[T]):
                 self._handles[stream.shard(index)] = stream
         backend = self._client.backend
         self._ending = await Ending.anchor(
-            backend, self._handles, self._until, self._clock, shared=True
+            backend, self._handles, self._options.until, self._clock, shared=True
         )
         member = MemberOptions(
             start=self._options.start,

@@ -12,27 +12,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 from penstock.codecs import Codec
 from penstock.errors import (
     BackendUnavailable,
     ConfigError,
-    NotFound,
     OutcomeUnknown,
 )
-from penstock.event import NEWEST, OLDEST, Event, Position, Shard, Start, Until
-from penstock.ports import Appender, AppendOptions, GroupInfo, StreamInfo, TrimTo
+from penstock.event import NEWEST, Position, Start, Until
+from penstock.ports import Appender, AppendOptions
 from penstock.rules.filters import Where
 from penstock.rules.partition import shard_of
-from penstock.rules.retry import Retry
-from penstock.streams.format import Format, ShardOrigin, choose, make_meta
+from penstock.streams.administration import Administration
+from penstock.streams.format import Format, choose, make_meta
 from penstock.streams.lane import BATCH_EVENTS, Lane, Receipt, too_late
 from penstock.streams.writer import MAX_PENDING, MAX_PENDING_BYTES, Writer
 
 if TYPE_CHECKING:
     from penstock.streams.client import Client
     from penstock.streams.group import Group
+    from penstock.streams.group_options import GroupKeywords
     from penstock.streams.reader import Reader
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ _JUDGED: Final = 1.0
 """Seconds that the appender has, when time is over, to say what became of an append."""
 
 
-class Stream(Generic[T]):
+class Stream(Administration[T]):
     """A handle on one stream. Made by `Client.stream`.
 
     Attributes:
@@ -60,8 +60,7 @@ class Stream(Generic[T]):
         shards: int | None = None,
         foreign: bool = False,
     ) -> None:
-        self.name = name
-        self.client = client
+        super().__init__(client, name)
         self._type = type
         self._codec = codec
         self._layout = layout
@@ -199,137 +198,10 @@ class Stream(Generic[T]):
     def group(
         self,
         name: str,
-        *,
-        start: Start = OLDEST,
-        member: str | None = None,
-        share: str = "any",
-        ack_interval: float | None = 0.1,
-        lease: float = 30.0,
-        hold: float = 300.0,
-        retry: Retry | None = None,
-        where: Where | None = None,
-        until: Until | Position | None = None,
-        max_in_flight: int = 10_000,
-        max_in_flight_bytes: int = 64 * 1024 * 1024,
+        **options: Unpack[GroupKeywords],
     ) -> Group[T]:
         """A member of the group *name*, which shares the stream's events. See `Client.group`."""
-        return self.client.group(
-            name,
-            [self],
-            start=start,
-            member=member,
-            share=share,
-            ack_interval=ack_interval,
-            lease=lease,
-            hold=hold,
-            retry=retry,
-            where=where,
-            until=until,
-            max_in_flight=max_in_flight,
-            max_in_flight_bytes=max_in_flight_bytes,
-        )
-
-    async def read_range(
-        self,
-        start: Position | None = None,
-        end: Position | None = None,
-        *,
-        limit: int = 1000,
-        reverse: bool = False,
-        shard: int = 0,
-    ) -> list[Event[T]]:
-        """Up to *limit* events of one shard from *start* to *end*, both included.
-
-        Args:
-            start: None: the oldest.
-            end: None: the newest.
-            limit: events at most.
-            reverse: newest first.
-            shard: which shard.
-
-        Raises:
-            ConfigError: a limit below 1, or no such shard.
-            BackendError: refused, or not reachable.
-        """
-        if limit < 1:
-            raise ConfigError(f"limit must be at least 1 event, got {limit}")
-        origin = await self.origin(shard)
-        log = self.client.backend
-        entries = await log.read_range(self.shard(shard), start, end, limit, reverse)
-        return [
-            Event(origin, entry[0], entry[1], 1, 0, len(b"".join(entry[1]))) for entry in entries
-        ]
-
-    async def length(self) -> int:
-        """How many events the stream holds; 0 if there is no such stream."""
-        info = await self.client.backend.describe(self.name)
-        return info.length if info else 0
-
-    async def info(self) -> StreamInfo:
-        """The stream as it stands.
-
-        Raises:
-            NotFound: there is no such stream.
-            BackendError: refused, or not reachable.
-        """
-        info = await self.client.backend.describe(self.name)
-        if info is None:
-            raise NotFound(f"there is no stream {self.name!r}", verb="describe", key=self.name)
-        return info
-
-    async def groups(self) -> list[GroupInfo]:
-        """Every group, by shard; none if there is no such stream."""
-        await self.format()
-        backend = self.client.backend
-        try:
-            found = [await backend.groups(self.shard(index)) for index in range(self._shards)]
-        except NotFound:
-            return []
-        return [group for groups in found for group in groups]
-
-    async def trim(
-        self,
-        *,
-        max_events: int | None = None,
-        before: Position | None = None,
-        acked_only: bool = True,
-        approximate: bool = False,
-    ) -> int:
-        """Remove the oldest events; how many were removed.
-
-        Args:
-            max_events: leave that many of the newest, by shard.
-            before: remove what stands before this position.
-            acked_only: keep whatever any group has not yet acked.
-            approximate: leave up to a hundred more, at less cost for the server.
-
-        Raises:
-            ConfigError: neither or both of the first two.
-            BackendError: refused, or not reachable.
-        """
-        if (max_events is None) == (before is None) or (max_events or 0) < 0:
-            raise ConfigError(
-                f"trim takes either max_events (0 or more) or before, "
-                f"got max_events={max_events!r} and before={before!r}"
-            )
-        limit = TrimTo(max_events, before, acked_only, approximate)
-        shards = [self.shard(index) for index in range(self._shards)]
-        return sum([await self.client.backend.trim(shard, limit) for shard in shards])
-
-    async def remove(self, positions: Sequence[Position], *, shard: int = 0) -> int:
-        """Remove single events of one shard, acked or not; how many there were."""
-        return await self.client.backend.remove(self.shard(shard), positions)
-
-    async def destroy(self) -> bool:
-        """Remove the stream with its groups and all that is kept for it; False if there is none."""
-        existed = await self.client.backend.destroy(self.name)
-        self._format = None
-        return existed
-
-    async def drop_group(self, name: str) -> bool:
-        """Remove the group *name* with all that is kept for it; False if there is none."""
-        shards = [self.shard(index) for index in range(self._shards)]
-        return any([await self.client.backend.drop(shard, name) for shard in shards])
+        return self.client.group(name, [self], **options)
 
     async def format(self) -> Format:
         """How the stream is stored, or will be; ConfigError if this handle asks for another way."""
@@ -352,17 +224,9 @@ class Stream(Generic[T]):
             self._format = form
         return form
 
-    async def origin(self, shard: int = 0) -> ShardOrigin:
-        """How events of a shard are read."""
-        return ShardOrigin(self.name, shard, await self.format())
-
-    def shard(self, index: int) -> Shard:
-        """The shard's name for the backend; ConfigError if there is no such shard."""
-        if not 0 <= index < self._shards:
-            raise ConfigError(
-                f"a shard of {self.name!r} must be from 0 to {self._shards - 1}, got {index}"
-            )
-        return Shard(self.name, index, self._shards)
+    def forget(self) -> None:
+        """The stream is gone: look at it anew when it is used again."""
+        self._format = None
 
     def __repr__(self) -> str:
         return f"<Stream {self.name!r}>"

@@ -15,13 +15,13 @@ from typing import Any
 
 from penstock.backends.redis.control import preload
 from penstock.backends.redis.edge import ReplyError, mapped
+from penstock.backends.redis.group_scripts import JOIN
 from penstock.backends.redis.heart import Heart
 from penstock.backends.redis.joining import lease_of, make_group, new_incarnation, own_name
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.link import Address, Link
 from penstock.backends.redis.member import RedisMember
 from penstock.backends.redis.replies import by_name, group_info, member_info, text
-from penstock.backends.redis.scripts import JOIN
 from penstock.backends.redis.wire import Wire
 from penstock.clock import Clock
 from penstock.errors import ConfigError, NotFound

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from penstock.backends.redis.control import sync_client
+from penstock.backends.redis.group_scripts import BEAT
 from penstock.backends.redis.link import Address
-from penstock.backends.redis.scripts import BEAT
 from penstock.clock import Backoff, Clock
 from penstock.rules.leases import BeatGuard
 

@@ -26,7 +26,8 @@ from penstock.backends.redis.edge import (
     refused,
     unavailable,
 )
-from penstock.backends.redis.scripts import ALL, Script
+from penstock.backends.redis.script_list import ALL
+from penstock.backends.redis.scripts import Script
 from penstock.backends.redis.wire import Arg, Wire
 from penstock.clock import Backoff, Clock
 from penstock.errors import BackendUnavailable, ClosedError

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.backends.redis.cursor import BLOCK, GRACE
 from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped, refused
+from penstock.backends.redis.group_scripts import ACK, LEAVE, PARK
 from penstock.backends.redis.heart import Pulse
 from penstock.backends.redis.joining import make_group, new_incarnation
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, pages, position_or_none, text
-from penstock.backends.redis.scripts import ACK, LEAVE, PAGE, PARK
+from penstock.backends.redis.scripts import PAGE
 from penstock.backends.redis.takeovers import CHECKED, Takeovers
 from penstock.backends.redis.wire import Arg, Wire
 from penstock.errors import BackendError, LeaseLost, NotFound

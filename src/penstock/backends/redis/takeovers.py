@@ -17,10 +17,10 @@ from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from penstock.backends.redis.cursor import BLOCK, GRACE
+from penstock.backends.redis.group_scripts import BURY, CLAIM, LOOK
 from penstock.backends.redis.joining import lease_of
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.replies import by_name, text
-from penstock.backends.redis.scripts import BURY, CLAIM, LOOK
 from penstock.errors import BackendError
 from penstock.event import Shard
 from penstock.ports import MemberOptions, Page

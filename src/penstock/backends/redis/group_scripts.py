@@ -1,0 +1,189 @@
+"""Group scripts: what groups that share events must do in one step on the server.
+
+Does        hold the Lua texts; each touches the keys of one stream only.
+Does not    send them.
+Invariants  those of `scripts.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock.backends.redis.scripts import Script
+
+JOIN: Final = Script(
+    1,
+    """-- become a member. KEYS beats; ARGV member, incarnation, seen
+local beat = redis.call('HGET', KEYS[1], ARGV[1])
+if beat and beat ~= 'struck' and beat ~= ARGV[3] then return beat end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':0')
+return 'joined'
+""",
+)
+
+BEAT: Final = Script(
+    1,
+    """-- one heartbeat. KEYS beats; ARGV member, incarnation, counter
+local beat = redis.call('HGET', KEYS[1], ARGV[1])
+if not beat or string.sub(beat, 1, #ARGV[2]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. ARGV[3])
+return 1
+""",
+)
+
+LOOK: Final = Script(
+    4,
+    """-- due events, and on request who beats. KEYS stream, beats, parked, attempts
+-- ARGV group, member, parked consumer, limit, beats wanted
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local beats, consumers = {}, {}
+if ARGV[5] == '1' then
+  beats = redis.call('HGETALL', KEYS[2])
+  if redis.call('EXISTS', KEYS[1]) == 1 then
+    consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+    if consumers.err then return redis.error_reply(consumers.err) end
+  end
+end
+local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[4])
+local ids, deliveries, entries, counts = {}, {}, {}, {}
+for _, id in ipairs(due) do  -- parked in a group that is gone: it may be in a living hand by now
+  local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
+  if one and one[2] == ARGV[3] then
+    ids[#ids + 1] = id
+    deliveries[id] = one[4]
+  end
+end
+if #ids > 0 then
+  entries = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
+  for i, entry in ipairs(entries) do
+    counts[i] = {deliveries[entry[1]] + 1,
+      tonumber(redis.call('HGET', KEYS[4], entry[1]) or 0)}
+  end
+end
+if #due > 0 then redis.call('ZREM', KEYS[3], unpack(due)) end
+return {#ids - #entries, entries, counts, beats, consumers}
+""",
+)
+
+CLAIM: Final = Script(
+    3,
+    """-- take pending events over, a page. KEYS stream, beats, attempts
+-- ARGV group, member, incarnation, from, fence ('own', 'foreign' or the beat seen), idle, cursor,
+-- limit
+local mine = redis.call('HGET', KEYS[2], ARGV[2])
+if not mine or string.sub(mine, 1, #ARGV[3]) ~= ARGV[3] then return {'lapsed'} end
+local beat = redis.call('HGET', KEYS[2], ARGV[4])
+if ARGV[5] == 'foreign' then
+  if beat then return {'alive'} end
+elseif ARGV[5] ~= 'own' then
+  if not beat then return {'gone'} end
+  if beat ~= 'struck' then
+    if beat ~= ARGV[5] then return {'alive'} end
+    redis.call('HSET', KEYS[2], ARGV[4], 'struck')
+  end
+end
+local pending
+if ARGV[6] == '0' then
+  pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[7], '+', ARGV[8], ARGV[4])
+else
+  pending = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[6], ARGV[7], '+', ARGV[8],
+    ARGV[4])
+end
+if #pending == 0 then return {'empty'} end
+local ids, deliveries = {}, {}
+for i, one in ipairs(pending) do
+  ids[i] = one[1]
+  deliveries[one[1]] = one[4]
+end
+local entries = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
+local failed = redis.call('HMGET', KEYS[3], unpack(ids))
+local attempts = {}
+for i, id in ipairs(ids) do attempts[id] = tonumber(failed[i] or 0) end
+local counts = {}
+for i, entry in ipairs(entries) do
+  counts[i] = {deliveries[entry[1]] + 1, attempts[entry[1]]}
+end
+return {'claimed', entries, counts, #ids - #entries, ids[#ids]}
+""",
+)
+
+PARK: Final = Script(
+    3,
+    """-- hand events back. KEYS stream, parked, attempts
+-- ARGV group, member, parked consumer, delay in ms, failed, ids...
+local time = redis.call('TIME')
+local due = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4]
+local kept = {}
+for i = 6, #ARGV do
+  local id = ARGV[i]
+  local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
+  if one and one[2] == ARGV[2] then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, id, 'JUSTID')
+    redis.call('ZADD', KEYS[2], due, id)
+    if ARGV[5] == '1' then redis.call('HINCRBY', KEYS[3], id, 1) end
+    kept[#kept + 1] = id
+  end
+end
+return kept
+""",
+)
+
+LEAVE: Final = Script(
+    3,
+    """-- hand a page back and, when nothing is left, go. KEYS stream, beats, parked
+-- ARGV group, member, incarnation, parked consumer, limit
+local beat = redis.call('HGET', KEYS[2], ARGV[2])
+if not beat or string.sub(beat, 1, #ARGV[3]) ~= ARGV[3] then return -1 end
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('HDEL', KEYS[2], ARGV[2])
+  return 0
+end
+local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[5], ARGV[2])
+if pending.err then
+  redis.call('HDEL', KEYS[2], ARGV[2])
+  return 0
+end
+if #pending == 0 then
+  redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+  redis.call('HDEL', KEYS[2], ARGV[2])
+  return 0
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ids = {}
+for i, one in ipairs(pending) do ids[i] = one[1] end
+ids[#ids + 1] = 'JUSTID'
+local moved = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[4], 0, unpack(ids))
+for _, id in ipairs(moved) do redis.call('ZADD', KEYS[3], now, id) end
+return #pending
+""",
+)
+
+ACK: Final = Script(
+    2,
+    """-- ack what is still the member's own. KEYS stream, attempts; ARGV group, member, ids...
+local done = 0
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
+  if one and one[2] == ARGV[2] then
+    done = done + redis.call('XACK', KEYS[1], ARGV[1], id)
+    redis.call('HDEL', KEYS[2], id)
+  end
+end
+return done
+""",
+)
+
+BURY: Final = Script(
+    2,
+    """-- forget a struck member that has nothing. KEYS stream, beats; ARGV group, member
+if redis.call('HGET', KEYS[2], ARGV[2]) ~= 'struck' then return 0 end
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2])
+if #pending > 0 then return 0 end
+redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HDEL', KEYS[2], ARGV[2])
+return 1
+""",
+)

@@ -1,0 +1,14 @@
+"""The list of all scripts, which `link.py` loads on every connection.
+
+Does        name them.
+Does not    hold any: each lies beside its like.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock.backends.redis.group_scripts import ACK, BEAT, BURY, CLAIM, JOIN, LEAVE, LOOK, PARK
+from penstock.backends.redis.scripts import APPEND, OPEN, TRIM
+
+ALL: Final = (OPEN, APPEND, TRIM, JOIN, BEAT, LOOK, CLAIM, PARK, LEAVE, ACK, BURY)

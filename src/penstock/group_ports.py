@@ -1,0 +1,215 @@
+"""The ports of consumer groups: what a backend offers, in two shapes.
+
+Does        name the verbs of groups that share events and of groups that share shards.
+Does not    hold rules or I/O. `ports` hands all of this on; import it from there.
+Invariants  those of `ports`.
+Used by     streams (above), backends (below).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from penstock.event import Position, Shard, Start
+from penstock.info import GroupInfo, PendingInfo
+
+RawEntry = Sequence[Any]
+"""An entry on the way out: ``[id: bytes, flat fields: list[bytes] | None]``; None: trimmed."""
+
+
+class Page(NamedTuple):
+    """Entries of one shard, in order.
+
+    `counts` has (deliveries, failed attempts) by entry; None means (1, 0) for all of them.
+    `epoch` is the owner's epoch in a ShardGroup, 0 elsewhere.
+    """
+
+    shard: Shard
+    entries: Sequence[RawEntry]
+    counts: Sequence[tuple[int, int]] | None = None
+    epoch: int = 0
+
+
+class EventGroups(Protocol):
+    """Consumer groups whose members share single events."""
+
+    async def join(self, shards: Sequence[Shard], group: str, member: MemberOptions) -> EventMember:
+        """Become a member; a group that does not exist is made, and begins at the given start.
+
+        Raises:
+            ConfigError: a living member has the same given name.
+        """
+        ...
+
+    async def groups(self, shard: Shard) -> Sequence[GroupInfo]:
+        """Every group of the shard."""
+        ...
+
+    async def pending(self, shard: Shard, group: str, limit: int) -> Sequence[PendingInfo]:
+        """The oldest pending events of the group, at most *limit*."""
+        ...
+
+    async def drop(self, shard: Shard, group: str) -> bool:
+        """Remove the group with all that is kept for it; False if there was none."""
+        ...
+
+
+class MemberOptions(NamedTuple):
+    """How a member behaves. `name` None: one of its own, never used before. Seconds throughout.
+
+    `hold`: where the event loop has not turned for so long, the member stops beating.
+    """
+
+    start: Start
+    name: str | None = None
+    lease: float = 30.0
+    hold: float = 300.0
+    foreign_idle: float = 300.0
+
+
+class EventMember(Protocol):
+    """One member of a group that shares events, leased by its heartbeat."""
+
+    @property
+    def name(self) -> str:
+        """The name that the backend knows the member by."""
+        ...
+
+    async def fetch(self, limit: int, wait: float, ahead: int = 0) -> Sequence[Page]:
+        """Events for this member, at most *limit* and one page more; waits up to *wait* seconds.
+
+        *ahead*: for how many more there is room, so that the next read may be under way already.
+
+        In this order: its own pending ones (after joining under a used name, and after a
+        connection was lost), parked ones that are due, those of dead members, new ones.
+        Cancelled: what the backend already gave comes again with the next call.
+
+        Raises:
+            MemberLapsed: taken for dead; a new incarnation has begun.
+            GroupVanished: the group was lost and has been made anew.
+            BackendUnavailable: may be called again.
+        """
+        ...
+
+    @property
+    def good_until(self) -> float:
+        """Until when, by the monotonic clock, no other member can have taken this one for dead."""
+        ...
+
+    def lapse(self) -> None:
+        """Take this incarnation for over: the next fetch begins a new one."""
+        ...
+
+    def tell_known(self, known: Callable[[Shard], Container[bytes]]) -> None:
+        """*known* gives the ids that the program holds, or has acked without having heard of it.
+
+        A backend that looks for events whose reply was lost leaves those alone.
+        """
+        ...
+
+    def ack(self, shard: Shard, ids: Sequence[bytes], *, fenced: bool = False) -> Awaitable[int]:
+        """Ack events; how many were still pending. *fenced*: only those that are still its own.
+
+        An event that has failed before must be acked fenced: its count is cleared with it.
+        """
+        ...
+
+    async def park(
+        self, shard: Shard, ids: Sequence[bytes], delay: float, *, failed: bool
+    ) -> Sequence[bytes]:
+        """Hand events back, due for anybody after *delay* seconds; the ids that were still its own.
+
+        *failed* counts an attempt.
+        """
+        ...
+
+    async def progress(self, shard: Shard) -> Position | None:
+        """Up to where the group has handed out; None: nothing yet."""
+        ...
+
+    async def leave(self) -> None:
+        """Hand back what is still pending, uncounted, and go. Waits for the backend."""
+        ...
+
+    def abandon(self) -> None:
+        """Vanish as a crash would: no leave, no hand-back, no more beats. For tests."""
+        ...
+
+
+class MemberLapsed(Exception):
+    """The member was taken for dead, or cannot know that it was not: drop what was not yielded."""
+
+
+class GroupVanished(Exception):
+    """The group was lost and made anew: drop queued acks. `start` says from where it goes on."""
+
+    def __init__(self, stream: str, start: str) -> None:
+        super().__init__(f"{stream}: made anew from {start}")
+        self.stream = stream
+        self.start = start
+
+
+class ShardGroups(Protocol):
+    """Consumer groups whose members own whole shards."""
+
+    async def own(self, stream: Shard, group: str, member: MemberOptions) -> ShardMember:
+        """Become a member for all shards of the stream; shards are spread over living members."""
+        ...
+
+
+class Ownership(NamedTuple):
+    """A shard that is owned: its epoch fences every commit, `state` came with the position."""
+
+    epoch: int
+    committed: Position | None
+    state: bytes | None
+
+
+class ShardMember(Protocol):
+    """One member of a group that shares shards. Only the owner of an epoch can commit."""
+
+    @property
+    def name(self) -> str:
+        """The name that the backend knows the member by."""
+        ...
+
+    @property
+    def owned(self) -> Mapping[Shard, Ownership]:
+        """The shards that this member owns now."""
+        ...
+
+    async def fetch(self, limit: int, wait: float) -> Sequence[Page]:
+        """The next entries of owned shards, each shard in order, its pages with the owner's epoch.
+
+        Raises:
+            Rebalanced: shards came or went; `owned` is already the new state.
+        """
+        ...
+
+    async def commit(
+        self, shard: Shard, epoch: int, position: Position, state: bytes | None = None
+    ) -> None:
+        """Everything up to *position* is done; kept with *state* in one step.
+
+        Raises:
+            LeaseLost: another epoch owns the shard; nothing was kept.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Give up all shards, at what was committed, and go."""
+        ...
+
+    def abandon(self) -> None:
+        """Vanish as a crash would. For tests."""
+        ...
+
+
+class Rebalanced(Exception):
+    """Shards of this member came or went."""
+
+    def __init__(self, gained: Sequence[Shard], lost: Sequence[Shard]) -> None:
+        super().__init__(f"gained {list(gained)}, lost {list(lost)}")
+        self.gained = tuple(gained)
+        self.lost = tuple(lost)

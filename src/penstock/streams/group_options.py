@@ -1,0 +1,91 @@
+"""Group options: how a member of a group behaves, as keywords and as checked values.
+
+Does        name every option once, with its default; refuse what is out of range.
+Does not    know what is done with them.
+Used by     `client.Client.group`, `stream.Stream.group`, `group`, `membership`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, TypedDict
+
+from penstock.errors import ConfigError
+from penstock.event import OLDEST, Position, Start, Until
+from penstock.rules.filters import Where
+from penstock.rules.retry import Retry
+from penstock.streams.names import check_label
+
+MAX_IN_FLIGHT: Final = 10_000
+MAX_IN_FLIGHT_BYTES: Final = 64 * 1024 * 1024
+
+
+class GroupKeywords(TypedDict, total=False):
+    """The options of `Client.group` and `Stream.group`, which say what each means."""
+
+    start: Start
+    member: str | None
+    share: str
+    ack_interval: float | None
+    lease: float
+    hold: float
+    retry: Retry | None
+    where: Where | None
+    until: Until | Position | None
+    max_in_flight: int
+    max_in_flight_bytes: int
+
+
+class GroupOptions(NamedTuple):
+    """How a member behaves; see `Client.group`."""
+
+    start: Start = OLDEST
+    member: str | None = None
+    share: str = "any"
+    ack_interval: float | None = 0.1
+    lease: float = 30.0
+    hold: float = 300.0
+    retry: Retry = Retry()
+    where: Where | None = None
+    until: Until | Position | None = None
+    max_in_flight: int = MAX_IN_FLIGHT
+    max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES
+
+    @classmethod
+    def of(cls, given: GroupKeywords) -> GroupOptions:
+        """The options of *given*, its gaps filled with the defaults.
+
+        Raises:
+            ConfigError: out of range, or not among the options.
+        """
+        unknown = set(given) - set(cls._fields)
+        if unknown:
+            raise ConfigError(f"a group takes {', '.join(cls._fields)}; got {sorted(unknown)}")
+        if given.get("retry", cls._field_defaults["retry"]) is None:
+            given = {**given, "retry": Retry()}
+        options = cls(**given)  # pyright: ignore[reportArgumentType]
+        options.check()
+        return options
+
+    def check(self) -> None:
+        """Raise ConfigError for what is out of range."""
+        if self.member is not None:
+            check_label("member", self.member)
+        if self.share not in ("any", "events"):
+            raise ConfigError(
+                f"share must be 'any' or 'events' in this version, got {self.share!r}"
+            )
+        if not 0.1 <= self.lease <= 86_400 or not self.hold > 0:
+            raise ConfigError(
+                f"lease must be from 0.1 to 86400 seconds and hold above 0, "
+                f"got lease={self.lease!r} and hold={self.hold!r}"
+            )
+        if self.max_in_flight < 1 or self.max_in_flight_bytes < 1:
+            raise ConfigError(
+                f"max_in_flight (events) and max_in_flight_bytes must be at least 1, "
+                f"got {self.max_in_flight} and {self.max_in_flight_bytes}"
+            )
+        if self.ack_interval is not None and not self.ack_interval > 0:
+            raise ConfigError(
+                f"ack_interval must be above 0 seconds, or None for flush() alone, "
+                f"got {self.ack_interval!r}"
+            )

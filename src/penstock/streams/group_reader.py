@@ -1,0 +1,167 @@
+"""GroupReader: one member of a consumer group that hands out events and takes no acks.
+
+Does        join and leave; hand out events, one by one or in batches; say what is pending.
+Does not    ack: `group.Group` adds that.
+Invariants  1. an event is yielded only while this member holds it.
+            2. leaving the block sends the acks that are queued, and hands back the rest.
+            3. an exception out of the block counts a failure for what was yielded and not settled,
+               once; cancellation counts none.
+Used by     `group.Group`; `client.Client.group`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+from penstock.errors import ClosedError, ConfigError
+from penstock.event import Event
+from penstock.ports import GroupInfo, PendingInfo
+from penstock.signals import GroupStatistics
+from penstock.streams.group_options import GroupOptions
+from penstock.streams.inbox import Batches
+from penstock.streams.membership import Membership
+
+if TYPE_CHECKING:
+    from penstock.streams.client import Client
+    from penstock.streams.stream import Stream
+
+T = TypeVar("T")
+
+
+class GroupReader(Generic[T]):
+    """One member of a group, without a word about acks. Made by `Stream.group`."""
+
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        streams: Sequence[Stream[T]],
+        options: GroupOptions,
+    ) -> None:
+        if not streams:
+            raise ConfigError("a group needs at least one stream, got none")
+        self.name = name
+        self._client = client
+        self._streams = list(streams)
+        self._entered = False
+        self._options = options
+        self._work: Membership[T] = Membership(client, name, self._streams, options)
+
+    @property
+    def member(self) -> str:
+        """This member's name."""
+        return self._work.name
+
+    @property
+    def opened(self) -> bool:
+        """Whether it was entered already."""
+        return self._entered
+
+    async def __aenter__(self) -> Self:
+        """Join; the group is made if there is none, and fetching begins.
+
+        Waits for up to one lease where a member of the same given name may still live.
+
+        Raises:
+            ConfigError: a living member has the given name, or a handle asks for another format.
+            BackendError: refused, or not reachable.
+        """
+        await self._work.open()
+        self._entered = True
+        self._client.opened(self)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._work.close(failed=isinstance(error, Exception), quiet=error is not None)
+
+    def __aiter__(self) -> AsyncIterator[Event[T]]:
+        return self
+
+    async def __anext__(self) -> Event[T]:
+        """Wait for the next event; it is then in hand. Cancelled: it comes with the next call.
+
+        Raises:
+            BackendRejected: an ack was refused for good (raised once), or a read (at every step).
+            LeaseLost: another member has taken this one's name.
+        """
+        event = await self._work.opened().next()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def receive(self, timeout: float | None = None) -> Event[T] | None:
+        """Wait for the next event, at most *timeout* seconds; None if none came, or at the end.
+
+        Cancelled: the event comes with the next call.
+
+        Raises:
+            The same as the iteration.
+        """
+        return await self._work.opened().receive(timeout)
+
+    def batches(self, size: int = 1000, within: float = 0.05) -> Batches[Event[T]]:
+        """Lists of one to *size* events: what comes within *within* seconds of the first.
+
+        Raises:
+            ConfigError: a size below 1 or above half of `max_in_flight` (reading ahead needs the
+                other half), or a negative time.
+        """
+        most = max(1, self._options.max_in_flight // 2)
+        if not 1 <= size <= most or within < 0:
+            raise ConfigError(
+                f"batches needs a size from 1 to {most}, half of "
+                f"max_in_flight={self._options.max_in_flight} (the other half is read ahead), and "
+                f"within >= 0 s; got size={size}, within={within}"
+            )
+        return Batches(self._work.opened(), size, within)
+
+    async def flush(self) -> None:
+        """Wait until all queued acks and nacks are confirmed.
+
+        Raises:
+            BackendError: the server refused, or could not be reached in time; they stay queued.
+        """
+        await self._work.flush()
+
+    async def lag(self) -> int | None:
+        """Events that the group has not handed out yet; None where it cannot be known."""
+        lags = [info.lag for info in await self._infos()]
+        known = [lag for lag in lags if lag is not None]
+        return sum(known) if len(known) == len(lags) else None
+
+    async def pending(self, limit: int = 100) -> list[PendingInfo]:
+        """The oldest events that are handed out and not acked, over all members, by shard."""
+        return [
+            info
+            for shard in self._work.shards
+            for info in await self._client.backend.pending(shard, self.name, limit)
+        ]
+
+    async def fetch(self, demand: int) -> Sequence[Event[T]]:
+        """At least one and at most *demand* events; empty at the end (the port `Source`)."""
+        return await self._work.opened().batch(demand, 0.0)
+
+    def statistics(self) -> GroupStatistics:
+        """What this member was given, and what became of it."""
+        return self._work.statistics()
+
+    async def aclose(self) -> None:
+        """Leave: send queued acks, hand back the rest uncounted. The same as leaving the block."""
+        await asyncio.shield(self._work.close(failed=False, quiet=False))
+
+    def __repr__(self) -> str:
+        return f"<Group {self.name!r} member {self.member!r} {self._work.ledger.events} in flight>"
+
+    async def _infos(self) -> list[GroupInfo]:
+        if not self._work.shards:
+            raise ClosedError("a group must be opened: write 'async with stream.group(...)'")
+        found = [await self._client.backend.groups(shard) for shard in self._work.shards]
+        return [info for groups in found for info in groups if info.name == self.name]

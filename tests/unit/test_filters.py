@@ -42,7 +42,9 @@ def on(topic: str, payload: bytes = b"7") -> Event[Any]:
         ("*", ["", "eu", "a\nb"], []),
         (re.compile("eu|us"), ["eu", "us"], ["eux", "xeu", ""]),
         (re.compile("EU", re.IGNORECASE), ["eu", "Eu"], ["e"]),
-        (lambda event: event.value == 7 and event.topic != "no", ["eu"], ["no"]),
+        pytest.param(
+            lambda event: event.value == 7 and event.topic != "no", ["eu"], ["no"], id="predicate"
+        ),
     ],
     ids=str,
 )

@@ -35,6 +35,8 @@ from penstock.errors import (
     PayloadTooLarge,
     PenstockError,
     PositionLost,
+    Reject,
+    RetryLater,
     StageError,
     SubscriptionCancelled,
 )
@@ -77,7 +79,9 @@ __all__ = [
     "PositionLost",
     "Reader",
     "Receipt",
+    "Reject",
     "Retry",
+    "RetryLater",
     "Signal",
     "StageError",
     "Stream",

@@ -13,9 +13,10 @@
     ├─ PayloadTooLarge            size, limit in bytes; nothing was sent
     ├─ ConflictError              an expected position or id did not hold
     ├─ EncodeError, DecodeError   ours to mend, theirs to mend
-    └─ StageError
-       ├─ SubscriptionCancelled
-       └─ DemandExceeded
+    ├─ StageError
+    │  ├─ SubscriptionCancelled
+    │  └─ DemandExceeded
+    └─ Reject, RetryLater         raised by handlers: what is to become of the event
 
 Does        carry fields, not only text: every class says what a program needs to react.
 Does not    know any backend: foreign exceptions are mapped at each backend's edge.
@@ -176,3 +177,33 @@ class SubscriptionCancelled(StageError):
 
 class DemandExceeded(StageError):
     """More events came than were asked for: always a bug of the producer."""
+
+
+class Reject(PenstockError):
+    """Raised by a handler: this event will never do; it goes to the dead letters at once.
+
+    No retry follows, whatever `Retry` says.
+
+    Attributes:
+        reason: why, kept with the dead letter.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or "the handler rejected the event and gave no reason")
+        self.reason = reason
+
+
+class RetryLater(PenstockError):
+    """Raised by a handler: not now; the event comes again later, and no failure is counted.
+
+    Attributes:
+        seconds: how long to wait.
+        reason: why, for the log.
+    """
+
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        if not 0 <= seconds < float("inf"):
+            raise ConfigError(f"RetryLater needs 0 seconds or more, got {seconds!r}")
+        super().__init__(reason or f"the handler asked to try again in {seconds} s")
+        self.seconds = float(seconds)
+        self.reason = reason

@@ -21,12 +21,13 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 import penstock
 from penstock import testing
+from penstock.streams.group_options import GroupKeywords
 from support.servers import Server
 
 ROOT = Path(__file__).parent.parent
@@ -154,8 +155,14 @@ def keywords_of(method: str) -> set[str]:
         name
         for function in found
         if inspect.isfunction(function)
-        for name in inspect.signature(function).parameters
+        for name in (*inspect.signature(function).parameters, *unpacked(function))
     }
+
+
+def unpacked(function: Any) -> frozenset[str]:
+    """The keywords of ``**options: Unpack[GroupKeywords]``."""
+    takes = "GroupKeywords" in str(function.__annotations__.get("options", ""))
+    return GroupKeywords.__optional_keys__ if takes else frozenset()
 
 
 # --- the file map ----------------------------------------------------------------------------

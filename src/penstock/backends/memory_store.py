@@ -82,7 +82,7 @@ class Store:
     def admit(self, shard: Shard, marks: Marks, options: AppendOptions) -> None:
         """Raise what keeps such an appender from *shard*."""
         stream = self.streams.get(shard.stream)
-        if options.only_if_exists and (stream is None or shard.index not in stream.logs):
+        if options.only_if_exists and (stream is None or not stream.logs):
             raise NotFound(
                 f"only_if_exists appends to streams that exist, and {shard.stream!r} does not; "
                 f"append without it to make the stream",

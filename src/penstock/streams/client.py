@@ -200,6 +200,8 @@ class Client:
         check_stream(name, foreign=foreign)
         if shards is not None and shards < 1:
             raise ConfigError(f"shards must be at least 1, got {shards}")
+        if (shards or 1) > 1 and foreign:
+            raise ConfigError(f"a foreign stream is one key, got shards={shards}; leave it out")
         if (shards or 1) > 1 and not self.backend.features.shards:
             raise ConfigError(
                 f"{self.url.scheme}:// does not offer sharded streams yet, got shards={shards}"

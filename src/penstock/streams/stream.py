@@ -10,6 +10,7 @@ Used by     `client.Client.stream`.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
@@ -68,6 +69,7 @@ class Stream(Administration[T]):
         self._shards = shards or 1
         self._foreign = foreign
         self._format: Format | None = None
+        self._turn = secrets.randbelow(self._shards)  # programs that append one event spread too
 
     @property
     def shards(self) -> int:
@@ -117,7 +119,7 @@ class Stream(Administration[T]):
         try:
             async with asyncio.timeout(timeout + _JUDGED):
                 fields, size = (await self.format()).pack(value, meta)
-                index = 0 if self._shards == 1 or key is None else shard_of(key, self._shards)
+                index = self._index(key)
                 lane = await self._lane(index, only_if_exists)
                 receipt = Receipt()
                 lane.add(fields, size, receipt, timeout)
@@ -142,7 +144,7 @@ class Stream(Administration[T]):
         receipts: list[Receipt] = []
         for at, (fields, size) in enumerate(packed):
             receipts.append(Receipt())
-            lane = await self._lane(at % self._shards, False)
+            lane = await self._lane(self._index(None), False)
             lane.add(fields, size, receipts[-1], timeout)
             if at % (20 * BATCH_EVENTS) == 20 * BATCH_EVENTS - 1:
                 await self._outcome(receipts[-1])
@@ -238,6 +240,15 @@ class Stream(Administration[T]):
                 f"{self._wanted_shards}; leave shards out to adopt what is stored"
             )
         self._shards = stored or self._wanted_shards or 1
+
+    def _index(self, key: str | None) -> int:
+        """The shard of a key; without one, each in its turn."""
+        if self._shards == 1:
+            return 0
+        if key is not None:
+            return shard_of(key, self._shards)
+        self._turn = (self._turn + 1) % self._shards
+        return self._turn
 
     async def _appender(self, index: int, options: AppendOptions) -> Appender:
         form = await self.format()

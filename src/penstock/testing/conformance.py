@@ -16,12 +16,14 @@ from __future__ import annotations
 from penstock.ports import Features
 from penstock.testing.conformance_groups import EVENT_GROUP_CHECKS
 from penstock.testing.conformance_log import LOG_CHECKS
+from penstock.testing.conformance_sharding import SHARDING_CHECKS
 from penstock.testing.conformance_shards import SHARD_GROUP_CHECKS
 from penstock.testing.conformance_tools import Backend, Check, Harness
 
 __all__ = [
     "EVENT_GROUP_CHECKS",
     "LOG_CHECKS",
+    "SHARDING_CHECKS",
     "SHARD_GROUP_CHECKS",
     "Backend",
     "Check",
@@ -35,6 +37,7 @@ def checks(features: Features) -> list[Check]:
     """The checks that a backend with *features* must pass."""
     return [
         *LOG_CHECKS,
+        *(SHARDING_CHECKS if features.shards else ()),
         *(EVENT_GROUP_CHECKS if features.event_groups else ()),
         *(SHARD_GROUP_CHECKS if features.shard_groups else ()),
     ]

@@ -76,6 +76,8 @@ class RedisAppender:
         self._session = secrets.token_hex(8)
         self._given_up: list[str] = []
         self._marked = not options.foreign
+        # Which key must exist: the stream; of a shard its marks, for others may hold the events.
+        self._existing = options.only_if_exists * (1 if keys.base is None else 2)
         self._opened = False
         self._wire: Wire | None = None
         self._cause: Exception | None = None
@@ -152,8 +154,7 @@ class RedisAppender:
     def _send(self, wire: Wire, flight: Flight[_Batch]) -> None:
         keys = [self._keys.stream, self._keys.meta, self._keys.session(self._session)]
         stamp = " ".join(map(str, self._marks)) if self._marked else ""
-        existing = int(self._options.only_if_exists)
-        args = (flight.sequence, stamp, existing, TTL, *flight.batch.args)
+        args = (flight.sequence, stamp, self._existing, TTL, *flight.batch.args)
         reply = wire.send(*command(APPEND, keys, args))
         reply.add_done_callback(lambda done: self._on_reply(wire, flight, done))
 
@@ -235,7 +236,7 @@ class RedisAppender:
             keys = [self._keys.session(one) for one in given_up]
             await self._link.call("DEL", *keys, verb="append to", key=self._keys.stream)
             self._given_up = [one for one in self._given_up if one not in given_up]
-        self._marked = await open_session(
+        self._marks, self._marked = await open_session(
             self._link, self._keys, self._marks, self._options, session, TTL if fresh else 0
         )
         self._opened = session == self._session  # else it was given up meanwhile

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from penstock.backends.redis.edge import ReplyError, mapped
+from penstock.backends.redis.keys import stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, pages
 from penstock.errors import NotFound
@@ -59,7 +60,7 @@ class RedisCursor:
                 if error.code == "UNBLOCKED":
                     return []
                 raise
-        found = pages(reply, {shard.stream.encode(): shard for shard in order})
+        found = pages(reply, {stream_key(shard).encode(): shard for shard in order})
         for page in found:
             self._after[page.shard] = page.entries[-1][0]
         return found
@@ -79,7 +80,7 @@ class RedisCursor:
         """Send the read, unless one that was cancelled is still under way."""
         if self._reading is None:
             wire = await self._link.wire()
-            keys = [shard.stream for shard in order]
+            keys = [stream_key(shard) for shard in order]
             after = [self._after[shard] for shard in order]
             each = max(1, limit // len(order))
             waiting = ("BLOCK", max(1, int(block * 1000))) if block > 0 else ()
@@ -123,7 +124,7 @@ async def start_id(link: Link, shard: Shard, start: Start) -> bytes:
 async def newest_id(link: Link, shard: Shard) -> bytes:
     """The id of the last entry that was ever added; 0-0 for a stream that does not exist."""
     try:
-        info = await link.call("XINFO", "STREAM", shard.stream, verb="read", key=shard.stream)
+        info = await link.call("XINFO", "STREAM", stream_key(shard), verb="read", key=shard.stream)
     except NotFound:
         return b"0-0"
     return by_name(info)["last-generated-id"]

@@ -18,7 +18,7 @@ from penstock.backends.redis.edge import ReplyError, mapped
 from penstock.backends.redis.group_scripts import JOIN
 from penstock.backends.redis.heart import Heart
 from penstock.backends.redis.joining import lease_of, make_group, new_incarnation, own_name
-from penstock.backends.redis.keys import PARKED, Keys
+from penstock.backends.redis.keys import PARKED, Keys, stream_key
 from penstock.backends.redis.link import Address, Link
 from penstock.backends.redis.member import RedisMember
 from penstock.backends.redis.replies import by_name, group_info, member_info, text
@@ -63,7 +63,7 @@ class RedisGroups:
     async def groups(self, shard: Shard) -> Sequence[GroupInfo]:
         """See `ports.EventGroups.groups`."""
         reply = await self.link.call(
-            "XINFO", "GROUPS", shard.stream, verb="list groups of", key=shard.stream
+            "XINFO", "GROUPS", stream_key(shard), verb="list groups of", key=shard.stream
         )
         found = [by_name(about) for about in reply]
         return [
@@ -79,9 +79,7 @@ class RedisGroups:
             if not reply:
                 return []
             ids = [one[0] for one in reply]
-            failed = await wire.call(
-                "HMGET", Keys(shard.stream).attempts(group), *ids, timeout=10.0
-            )
+            failed = await wire.call("HMGET", Keys.of(shard).attempts(group), *ids, timeout=10.0)
         return [
             PendingInfo(shard, Position.of(id_), text(member), idle / 1000, count, int(tries or 0))
             for (id_, member, idle, count), tries in zip(reply, failed, strict=True)
@@ -89,20 +87,21 @@ class RedisGroups:
 
     async def drop(self, shard: Shard, group: str) -> bool:
         """See `ports.EventGroups.drop`."""
-        keys = Keys(shard.stream)
-        about = (keys.beats(group), keys.parked(group), keys.attempts(group))
+        keys = Keys.of(shard)
         try:
             gone = await self.link.call(
-                "XGROUP", "DESTROY", shard.stream, group, verb="drop a group of", key=shard.stream
+                "XGROUP", "DESTROY", keys.stream, group, verb="drop a group of", key=shard.stream
             )
         except NotFound:
             gone = 0
-        await self.link.call("UNLINK", *about, verb="drop a group of", key=shard.stream)
+        await self.link.call(
+            "UNLINK", *keys.of_group(group), verb="drop a group of", key=shard.stream
+        )
         return bool(gone)
 
     async def enter(self, shard: Shard, group: str, name: str, incarnation: str, seen: str) -> str:
         """Take the name *name* if it is free or its beat is still *seen*; else that beat."""
-        beats = Keys(shard.stream).beats(group)
+        beats = Keys.of(shard).beats(group)
         reply = await self.link.run(
             JOIN, [beats], name, incarnation, seen, verb="join a group of", key=shard.stream
         )
@@ -134,9 +133,9 @@ class RedisGroups:
     async def _pending(wire: Wire, shard: Shard, group: str, limit: int) -> list[Any]:
         """XPENDING in pages, without what is parked."""
         found: list[Any] = []
-        cursor = "-"
+        cursor, key = "-", stream_key(shard)
         while len(found) < limit:
-            page = await wire.call("XPENDING", shard.stream, group, cursor, "+", 1000, timeout=10.0)
+            page = await wire.call("XPENDING", key, group, cursor, "+", 1000, timeout=10.0)
             found += [one for one in page if text(one[1]) != PARKED]
             if len(page) < 1000:
                 break
@@ -148,8 +147,8 @@ class RedisGroups:
         with mapped(self.address.place, verb="list members of", key=shard.stream):
             consumers, flat = await wire.call_many(
                 [
-                    ("XINFO", "CONSUMERS", shard.stream, group),
-                    ("HGETALL", Keys(shard.stream).beats(group)),
+                    ("XINFO", "CONSUMERS", stream_key(shard), group),
+                    ("HGETALL", Keys.of(shard).beats(group)),
                 ],
                 timeout=self.address.timeout,
             )
@@ -158,10 +157,6 @@ class RedisGroups:
                     raise reply
         beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
         return tuple(member_info(by_name(about), beats) for about in consumers)
-
-    async def _group_names(self, stream: str) -> list[str]:
-        reply = await self.link.call("XINFO", "GROUPS", stream, verb="list groups of", key=stream)
-        return [text(by_name(about)["name"]) for about in reply]
 
     async def _stop_beating(self) -> None:
         thread = self.heart.stop()

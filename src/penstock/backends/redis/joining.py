@@ -15,6 +15,7 @@ import socket
 
 from penstock.backends.redis.cursor import before_time
 from penstock.backends.redis.edge import ReplyError
+from penstock.backends.redis.keys import stream_key
 from penstock.backends.redis.link import Link
 from penstock.errors import BackendError
 from penstock.event import Shard, Start
@@ -26,7 +27,7 @@ async def make_group(link: Link, shard: Shard, group: str, start: Start) -> bool
         await link.call(
             "XGROUP",
             "CREATE",
-            shard.stream,
+            stream_key(shard),
             group,
             _group_start(start),
             "MKSTREAM",

@@ -1,7 +1,7 @@
 """Names on Redis: one place where every key is made.
 
-      orders                                  the stream itself
-      penstock:{orders}:orders:meta           its marks: version, layout, codec, shards
+      orders                                  the stream itself; in shards: orders:0, orders:1, …
+      penstock:{orders}:orders:meta           its marks: version, layout, codec, shards, hash
       penstock:{orders}:orders:w:<session>    an idempotent append session (a few minutes to hours)
       penstock:{orders}:orders:beats:<group>      heartbeats by member
       penstock:{orders}:orders:parked:<group>     events handed back, by the time they are due
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock.event import Shard
+
 VERSION: Final = 1
 """Of everything that is kept beside a stream. A newer one is refused."""
 
@@ -29,12 +31,25 @@ class Keys:
 
     Args:
         key: the stream's key on the server.
+        base: of a shard, the keys of the stream that it is a part of, in another slot maybe.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, base: Keys | None = None) -> None:
         self.stream = key
+        self.base = base
         self._prefix = f"penstock:{{{hash_tag(key)}}}:{key}:"
         self.meta = self._prefix + "meta"
+
+    @classmethod
+    def of(cls, shard: Shard) -> Keys:
+        """The keys of a shard; an unsharded stream is one under its own name."""
+        if shard.of == 1:
+            return cls(shard.stream)
+        return cls(stream_key(shard), cls(shard.stream))
+
+    def of_group(self, group: str) -> list[str]:
+        """Everything that is kept for a group beside the stream."""
+        return [self.beats(group), self.parked(group), self.attempts(group)]
 
     def session(self, session: str) -> str:
         """Where an append session stands."""
@@ -51,6 +66,11 @@ class Keys:
     def attempts(self, group: str) -> str:
         """How often events have failed."""
         return f"{self._prefix}attempts:{group}"
+
+
+def stream_key(shard: Shard) -> str:
+    """The key that holds a shard's entries."""
+    return shard.stream if shard.of == 1 else f"{shard.stream}:{shard.index}"
 
 
 def hash_tag(key: str) -> str:

@@ -10,18 +10,20 @@ Used by     streams, through `ports`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from penstock.backends.redis.appender import RedisAppender
 from penstock.backends.redis.cursor import RedisCursor, start_id
 from penstock.backends.redis.edge import ReplyError, mapped, refused
 from penstock.backends.redis.groups import RedisGroups
-from penstock.backends.redis.keys import Keys
+from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Address, Link
 from penstock.backends.redis.plain import PlainAppender
 from penstock.backends.redis.replies import by_name, position_or_none, text
 from penstock.backends.redis.scripts import PAGE, TRIM, TRIMMED
+from penstock.backends.redis.wire import Arg
 from penstock.clock import Clock, SystemClock
 from penstock.errors import BackendRejected, NotFound
 from penstock.event import Position, Shard, Start
@@ -39,6 +41,8 @@ from penstock.ports import (
 if TYPE_CHECKING:
     import redis.asyncio
 
+_MARKS: Final = ("layout", "codec", "shards", "shard")
+
 FLOOR: Final = (7, 0)
 """The oldest Redis that has what we need (XAUTOCLAIM with deleted ids, ``<ms>-*``)."""
 
@@ -53,7 +57,7 @@ class RedisBackend(RedisGroups):
     """
 
     features = Features(
-        "redis", event_groups=True, shard_groups=False, shards=False, idempotent=True
+        "redis", event_groups=True, shard_groups=False, shards=True, idempotent=True
     )
 
     def __init__(
@@ -101,24 +105,24 @@ class RedisBackend(RedisGroups):
         keys = Keys(stream)
         wire = await self.link.wire()
         with mapped(self.address.place, verb="describe", key=stream):
-            info, marks, size = await wire.call_many(
-                [
-                    ("XINFO", "STREAM", stream),
-                    ("HMGET", keys.meta, "layout", "codec", "shards"),
-                    ("MEMORY", "USAGE", stream),
-                ],
+            stored, *about = await wire.call_many(
+                [("HMGET", keys.meta, *_MARKS), *_questions(stream)],
                 timeout=self.address.timeout,
             )
-        if isinstance(info, ReplyError):
-            error = refused(info, verb="describe", key=stream)
-            if isinstance(error, NotFound):
-                return None
-            raise error
-        return _stream_info(stream, by_name(info), marks, size)
+            marks = _marks(stored)
+            if marks is None or marks.shards == 1:
+                return _stream_info(stream, marks, [_shard_info(stream, about)])
+            shards = [stream_key(Shard(stream, n, marks.shards)) for n in range(marks.shards)]
+            asked = [question for key in shards for question in _questions(key)]
+            replies = await wire.call_many(asked, timeout=self.address.timeout)
+        each = len(about)
+        parts = [replies[at : at + each] for at in range(0, len(replies), each)]
+        found = [_shard_info(key, part) for key, part in zip(shards, parts, strict=True)]
+        return _stream_info(stream, marks, found)
 
     async def appender(self, shard: Shard, marks: Marks, options: AppendOptions) -> Appender:
         """See `ports.Log.appender`."""
-        keys = Keys(shard.stream)
+        keys = Keys.of(shard)
         appender: RedisAppender | PlainAppender
         if options.idempotent:
             appender = RedisAppender(self.link, keys, marks, options, self.clock, self.observers)
@@ -138,10 +142,9 @@ class RedisBackend(RedisGroups):
         """See `ports.Log.read_range`."""
         low = "-" if first is None else str(first)
         high = "+" if last is None else str(last)
-        ends = ("XREVRANGE", shard.stream, high, low)
-        if not reverse:
-            ends = ("XRANGE", shard.stream, low, high)
-        return await self.link.call(*ends, "COUNT", limit, verb="read", key=shard.stream)
+        key = stream_key(shard)
+        ends = ("XREVRANGE", key, high, low) if reverse else ("XRANGE", key, low, high)
+        return await self.link.call(*ends, "COUNT", limit, verb="read", key=key)
 
     async def trim(self, shard: Shard, limit: TrimTo) -> int:
         """See `ports.Log.trim`. In pages, so that the server is never busy for long."""
@@ -151,31 +154,41 @@ class RedisBackend(RedisGroups):
         removed, more = 0, 1
         while more:
             count, more = await self.link.run(
-                TRIM, [shard.stream], most, before, *flags, verb="trim"
+                TRIM, [stream_key(shard)], most, before, *flags, verb="trim"
             )
             removed += count
         return removed
 
     async def remove(self, shard: Shard, positions: Sequence[Position]) -> int:
         """See `ports.Log.remove`."""
-        ids = [str(position) for position in positions]
+        key, ids = stream_key(shard), [str(position) for position in positions]
         pages = [ids[at : at + PAGE] for at in range(0, len(ids), PAGE)]
         replies = [
-            await self.link.call("XDEL", shard.stream, *page, verb="remove from", key=shard.stream)
-            for page in pages
+            await self.link.call("XDEL", key, *page, verb="remove from", key=key) for page in pages
         ]
         return sum(replies)
 
     async def destroy(self, stream: str) -> bool:
-        """See `ports.Log.destroy`."""
-        keys = Keys(stream)
-        about = [keys.meta]
+        """See `ports.Log.destroy`. The marks go last: broken off, it can be called again."""
         info = await self.describe(stream)
-        if info is not None and info.groups:
-            for name in await self._group_names(stream):
-                about += [keys.beats(name), keys.parked(name), keys.attempts(name)]
-        await self.link.call("UNLINK", *about, verb="destroy", key=stream)
-        return bool(await self.link.call("UNLINK", stream, verb="destroy", key=stream))
+        count = info.marks.shards if info is not None and info.marks is not None else 1
+        there = info is not None and count > 1
+        for index in range(count):
+            there |= await self._destroy(Keys.of(Shard(stream, index, count)))
+        if count > 1:
+            await self.link.call("UNLINK", Keys(stream).meta, verb="destroy", key=stream)
+        return there
+
+    async def _destroy(self, keys: Keys) -> bool:
+        """Remove one key with all that is kept beside it."""
+        about = [keys.meta]
+        groups: list[Any] = []
+        with contextlib.suppress(NotFound):
+            groups = await self.link.call("XINFO", "GROUPS", keys.stream, verb="destroy")
+        for group in groups:
+            about += keys.of_group(text(by_name(group)["name"]))
+        await self.link.call("UNLINK", *about, verb="destroy", key=keys.stream)
+        return bool(await self.link.call("UNLINK", keys.stream, verb="destroy", key=keys.stream))
 
     async def aclose(self) -> None:
         """See `ports.Log.aclose`."""
@@ -185,16 +198,70 @@ class RedisBackend(RedisGroups):
             await self._redis.aclose()
 
 
-def _stream_info(stream: str, info: dict[str, Any], marks: Any, size: Any) -> StreamInfo:
-    first, last = info.get("first-entry"), info.get("last-entry")
-    layout, codec, shards = (None, None, 1) if isinstance(marks, ReplyError) else marks
+class _ShardInfo(NamedTuple):
+    """One key as it stands."""
+
+    length: int
+    added: int | None
+    oldest: Position | None
+    newest: Position | None
+    groups: frozenset[str]
+    bytes: int | None
+
+
+_NOTHING: Final = _ShardInfo(0, 0, None, None, frozenset(), 0)
+"""A shard that nothing was appended to."""
+
+
+def _questions(key: str) -> list[tuple[Arg, ...]]:
+    return [("XINFO", "STREAM", key), ("XINFO", "GROUPS", key), ("MEMORY", "USAGE", key)]
+
+
+def _shard_info(key: str, replies: Sequence[Any]) -> _ShardInfo | None:
+    """What the server says about one key; None if there is none."""
+    info, groups, size = replies
+    if isinstance(info, ReplyError):
+        error = refused(info, verb="describe", key=key)
+        if isinstance(error, NotFound):
+            return None
+        raise error
+    about = by_name(info)
+    first, last = about.get("first-entry"), about.get("last-entry")
+    names = () if isinstance(groups, ReplyError) else map(by_name, groups)
+    return _ShardInfo(
+        length=about["length"],
+        added=about.get("entries-added"),
+        oldest=position_or_none(first[0] if first else None),
+        newest=position_or_none(last[0] if last else None),
+        groups=frozenset(text(name["name"]) for name in names),
+        bytes=size if isinstance(size, int) else None,
+    )
+
+
+def _marks(stored: Any) -> Marks | None:
+    """The marks of a stream; beside one shard lies a copy, and that key alone is one stream."""
+    if isinstance(stored, ReplyError) or stored[0] is None:
+        return None
+    layout, codec, shards, shard = stored
+    return Marks(text(layout), text(codec), int(shards) if shard is None else 1)
+
+
+def _stream_info(
+    stream: str, marks: Marks | None, found: Sequence[_ShardInfo | None]
+) -> StreamInfo | None:
+    if found == [None]:
+        return None
+    parts = [one or _NOTHING for one in found]
+    added = [one.added for one in parts if one.added is not None]
     return StreamInfo(
         name=stream,
-        marks=None if layout is None else Marks(text(layout), text(codec), int(shards)),
-        length=info["length"],
-        added=info.get("entries-added"),
-        oldest=(position_or_none(first[0] if first else None),),
-        newest=(position_or_none(last[0] if last else None),),
-        groups=info["groups"],
-        bytes=size if isinstance(size, int) else None,
+        marks=marks,
+        length=sum(one.length for one in parts),
+        added=sum(added) if len(added) == len(parts) else None,
+        oldest=tuple(one.oldest for one in parts),
+        newest=tuple(one.newest for one in parts),
+        groups=len(frozenset[str]().union(*(one.groups for one in parts))),
+        bytes=None
+        if any(one.bytes is None for one in parts)
+        else sum(one.bytes or 0 for one in parts),
     )

@@ -23,7 +23,7 @@ from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped, ref
 from penstock.backends.redis.group_scripts import ACK, LEAVE, PARK
 from penstock.backends.redis.heart import Pulse
 from penstock.backends.redis.joining import make_group, new_incarnation
-from penstock.backends.redis.keys import PARKED, Keys
+from penstock.backends.redis.keys import PARKED, Keys, stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, pages, position_or_none, text
 from penstock.backends.redis.scripts import PAGE
@@ -54,8 +54,8 @@ class RedisMember:
         self._groups = groups
         self._link = groups.link
         self._own = own
-        self._shards = {shard.stream.encode(): shard for shard in shards}
-        self._keys = {shard: Keys(shard.stream) for shard in shards}
+        self._shards = {stream_key(shard).encode(): shard for shard in shards}
+        self._keys = {shard: Keys.of(shard) for shard in shards}
         self._group = group
         self._name = name
         self._options = options
@@ -170,7 +170,7 @@ class RedisMember:
     async def progress(self, shard: Shard) -> Position | None:
         """See `ports.EventMember.progress`."""
         reply = await self._link.call(
-            "XINFO", "GROUPS", shard.stream, verb="describe", key=shard.stream
+            "XINFO", "GROUPS", stream_key(shard), verb="describe", key=shard.stream
         )
         for about in map(by_name, reply):
             if text(about["name"]) == self._group:
@@ -218,7 +218,7 @@ class RedisMember:
         return found
 
     def _read(self, wire: Wire, limit: int) -> None:
-        names = [shard.stream for shard in self._shards.values()]
+        names = [stream_key(shard) for shard in self._shards.values()]
         each = max(1, limit // len(names))
         head = ("XREADGROUP", "GROUP", self._group, self._name, "COUNT", each)
         block = ("BLOCK", int(BLOCK * 1000))

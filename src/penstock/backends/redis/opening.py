@@ -1,29 +1,47 @@
 """Opening: a stream's marks, and the session that appends to it.
 
-Does        run the script that checks the key, adopts or writes the marks, and makes a session.
+Does        run the scripts that check the keys, adopt or write the marks, and make a session.
 Does not    append. The caller decides what to do with a session that is gone.
+Invariants  1. of a stream in shards the marks under its own name rule; those beside each shard,
+               in its slot, are a copy that the append script can see.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from penstock.backends.redis.keys import VERSION, Keys
 from penstock.backends.redis.link import Link
-from penstock.backends.redis.scripts import OPEN
+from penstock.backends.redis.scripts import MARK, OPEN
 from penstock.errors import ConfigError
 from penstock.ports import AppendOptions, Marks
+from penstock.rules.partition import HASH
+
+
+class Open(NamedTuple):
+    """What was found: the marks as stored, and whether the stream bears any (else: foreign)."""
+
+    marks: Marks
+    marked: bool
 
 
 async def open_session(  # noqa: PLR0917 - one caller's state
     link: Link, keys: Keys, marks: Marks, options: AppendOptions, session: str, ttl: int
-) -> bool:
-    """See that the stream can be appended to as *marks* say; whether it is marked (not foreign).
+) -> Open:
+    """See that the stream can be appended to as *marks* say.
 
-    *ttl*: milliseconds that a new session lives on; 0: make none.
+    *ttl*: milliseconds that a new session lives on; 0: make none. A stream that has grown since
+    *marks* were read answers with its number of shards now.
 
     Raises:
         ConfigError: the stream has other marks, or those of a newer version.
         BackendError: wrong type of key, no rights, not reachable.
     """
+    existing = int(options.only_if_exists)
+    if keys.base is not None:
+        shards = await _mark(link, keys.base, marks, options)
+        marks = marks._replace(shards=shards or marks.shards)
+        existing = int(not shards)
     reply = await link.run(
         OPEN,
         [keys.stream, keys.meta, keys.session(session)],
@@ -32,31 +50,60 @@ async def open_session(  # noqa: PLR0917 - one caller's state
         marks.codec,
         marks.shards,
         int(options.foreign),
-        int(options.only_if_exists),
+        existing,
         ttl,
+        "" if keys.base is None else keys.stream.rpartition(":")[2],
         verb="append to",
         key=keys.stream,
     )
-    status, *about = (part.decode() if isinstance(part, bytes) else part for part in reply)
+    status, *about = _texts(reply)
     if status == "open":
-        return bool(about[0])
+        return Open(marks, bool(about[0]))
     raise ConfigError(_refusal(keys.stream, status, about, marks))
 
 
-def _refusal(stream: str, status: str, about: list[str], marks: Marks) -> str:
+async def _mark(link: Link, base: Keys, marks: Marks, options: AppendOptions) -> int:
+    """The number of shards as stored, now or before; 0: there is no such stream, nor shall be."""
+    about = (VERSION, marks.layout, marks.codec, marks.shards, HASH, int(options.only_if_exists))
+    names = [base.stream, base.meta]
+    status, *found = _texts(await link.run(MARK, names, *about, verb="append to", key=base.stream))
+    if status == "marked":
+        return int(found[0])
+    if status == "absent":
+        return 0
+    raise ConfigError(_refusal(base.stream, status, found, marks))
+
+
+def _texts(reply: list[Any]) -> list[Any]:
+    return [part.decode() if isinstance(part, bytes) else part for part in reply]
+
+
+def _refusal(stream: str, status: str, about: list[Any], marks: Marks) -> str:
     wanted = f"layout {marks.layout!r}, codec {marks.codec!r}, shards {marks.shards}"
-    if status == "newer":
-        return (
-            f"stream {stream!r} was made by a newer Penstock (format {about[0]}), "
-            f"this one knows format {VERSION}; update it"
-        )
-    if status == "unmarked":
-        return (
-            f"stream {stream!r} was made by others, so its layout must be 'fields', this handle "
-            f"asks for {wanted}; open it without type, layout or codec"
-        )
-    layout, codec, shards = about
-    return (
-        f"stream {stream!r} has layout {layout!r}, codec {codec!r}, shards {shards}; "
-        f"this handle asks for {wanted}; leave those options out to adopt what is stored"
-    )
+    match status:
+        case "newer":
+            return (
+                f"stream {stream!r} was made by a newer Penstock (format {about[0]}), "
+                f"this one knows format {VERSION}; update it"
+            )
+        case "unmarked":
+            return (
+                f"stream {stream!r} was made by others, so its layout must be 'fields', this "
+                f"handle asks for {wanted}; open it without type, layout or codec"
+            )
+        case "taken":
+            return (
+                f"key {stream!r} must be free for a shard, and holds a stream of others; "
+                f"rename that, or choose another name"
+            )
+        case "hash":
+            return (
+                f"stream {stream!r} spreads its keys by {about[0]!r}, this Penstock knows "
+                f"{HASH!r}; update it"
+            )
+        case _:
+            layout, codec, shards = about
+            return (
+                f"stream {stream!r} has layout {layout!r}, codec {codec!r}, shards {shards}; "
+                f"this handle asks for {wanted}; leave those options out to adopt what is stored"
+            )

@@ -9,6 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 from penstock.backends.redis.group_scripts import ACK, BEAT, BURY, CLAIM, JOIN, LEAVE, LOOK, PARK
-from penstock.backends.redis.scripts import APPEND, OPEN, TRIM
+from penstock.backends.redis.scripts import APPEND, MARK, OPEN, TRIM
 
-ALL: Final = (OPEN, APPEND, TRIM, JOIN, BEAT, LOOK, CLAIM, PARK, LEAVE, ACK, BURY)
+ALL: Final = (OPEN, MARK, APPEND, TRIM, JOIN, BEAT, LOOK, CLAIM, PARK, LEAVE, ACK, BURY)

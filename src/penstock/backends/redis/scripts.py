@@ -37,7 +37,7 @@ class Script:
 OPEN: Final = Script(
     3,
     """-- open a session and see the marks. KEYS stream, meta, session
--- ARGV version, layout, codec, shards, foreign, only_if_exists, ttl
+-- ARGV version, layout, codec, shards, foreign, only_if_exists, ttl, shard or ''
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'none' and kind ~= 'stream' then
   return redis.error_reply('WRONGTYPE the key holds a ' .. kind .. ', not a stream')
@@ -51,7 +51,15 @@ if kind == 'stream' and redis.call('XLEN', KEYS[1]) == 0 then
     if info[i] == 'last-generated-id' and info[i + 1] == '0-0' then fresh = true end
   end
 end
-if fresh and ARGV[6] ~= '1' then m[1] = false end  -- marks of a stream that never was
+local part = ARGV[8] ~= ''
+if fresh and ARGV[6] ~= '1' and (part or m[4] == '1') then
+  m[1] = false  -- marks of a stream that never was
+end
+if part and not fresh and not m[1] then return {'taken'} end
+if part and m[1] and m[4] ~= ARGV[4] then  -- the base's marks rule: it has grown
+  redis.call('HSET', KEYS[2], 'shards', ARGV[4], 'stamp', m[2] .. ' ' .. m[3] .. ' ' .. ARGV[4])
+  m[4] = ARGV[4]
+end
 if m[1] then
   if m[2] ~= ARGV[2] or m[3] ~= ARGV[3] or m[4] ~= ARGV[4] then
     return {'other', m[2], m[3], m[4]}
@@ -62,6 +70,7 @@ elseif not fresh then
 elseif ARGV[5] ~= '1' and not (ARGV[6] == '1' and kind == 'none') then
   redis.call('HSET', KEYS[2], 'version', ARGV[1], 'layout', ARGV[2], 'codec', ARGV[3],
     'shards', ARGV[4], 'stamp', ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
+  if part then redis.call('HSET', KEYS[2], 'shard', ARGV[8]) end
   m[1] = ARGV[1]
 end
 if ARGV[7] ~= '0' and redis.call('EXISTS', KEYS[3]) == 0 then
@@ -72,10 +81,38 @@ return {'open', m[1] and 1 or 0}
 """,
 )
 
+MARK: Final = Script(
+    2,
+    """-- the marks of a stream in shards. KEYS the stream's own name, its meta
+-- ARGV version, layout, codec, shards, hash, only_if_exists
+local m = redis.call('HMGET', KEYS[2], 'version', 'layout', 'codec', 'shards', 'grown', 'hash')
+if m[1] and tonumber(m[1]) > tonumber(ARGV[1]) then return {'newer', m[1]} end
+if redis.call('TYPE', KEYS[1]).ok == 'stream' then
+  return {'other', m[2] or 'fields', m[3] or 'fields', 1}
+end
+if m[1] and m[4] ~= '1' then
+  if m[6] ~= ARGV[5] then return {'hash', m[6] or ''} end
+  if m[2] ~= ARGV[2] or m[3] ~= ARGV[3] then return {'other', m[2], m[3], m[4]} end
+  if m[4] ~= ARGV[4] then
+    local before = ' ' .. (m[5] or '') .. ' '
+    if not string.find(before, ' ' .. ARGV[4] .. ' ', 1, true) then
+      return {'other', m[2], m[3], m[4]}
+    end
+  end
+  return {'marked', tonumber(m[4])}
+end
+if ARGV[6] == '1' then return {'absent'} end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[2], 'version', ARGV[1], 'layout', ARGV[2], 'codec', ARGV[3],
+  'shards', ARGV[4], 'hash', ARGV[5])
+return {'marked', tonumber(ARGV[4])}
+""",
+)
+
 APPEND: Final = Script(
     3,
     """-- append a batch once. KEYS stream, meta, session
--- ARGV sequence, stamp or '', only_if_exists, ttl, then for each entry: n, n parts
+-- ARGV sequence, stamp or '', which key must exist or 0, ttl, then for each entry: n, n parts
 local last = tonumber(redis.call('HGET', KEYS[3], 'last') or false)
 if not last then return {'missing'} end
 local sequence = tonumber(ARGV[1])
@@ -90,7 +127,7 @@ if sequence <= last then
 end
 if sequence ~= last + 1 then return {'gap', last} end
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[2], 'stamp') ~= ARGV[2] then return {'unmarked'} end
-if ARGV[3] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then return {'absent'} end
+if ARGV[3] ~= '0' and redis.call('EXISTS', KEYS[tonumber(ARGV[3])]) == 0 then return {'absent'} end
 local total, at = #ARGV, 5
 local n = tonumber(ARGV[at])
 local first = redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 1, at + n))

@@ -1,0 +1,131 @@
+"""Conformance of streams in shards: one stream over several logs, which share its marks.
+
+Does        check marks, destruction and existence over all shards of a stream.
+Does not    check groups, nor which key goes where: that is decided above the ports.
+Used by     conformance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from penstock.errors import ConfigError, NotFound
+from penstock.event import OLDEST, Shard
+from penstock.ports import AppendOptions, Log, Marks, TrimTo
+from penstock.testing.conformance_tools import (
+    MARKS,
+    Check,
+    Harness,
+    append,
+    numbered,
+    read_numbers,
+    reading,
+    shards_of,
+)
+
+
+async def check_all_shards_have_one_set_of_marks(harness: Harness) -> None:
+    """What one shard's first append stores counts for the others, and for the bare name."""
+    name = harness.fresh_name()
+    shards = shards_of(name, 3)
+    async with harness.open() as backend, harness.open() as other:
+        await append(backend, shards[2], numbered(0, 1))
+        found = await other.describe(name)
+        assert found is not None
+        assert found.marks == MARKS._replace(shards=3)
+        assert (len(found.oldest), len(found.newest)) == (3, 3)
+
+        await append(other, shards[0], numbered(1, 1))
+        for shard, marks in (
+            (shards[1], MARKS._replace(shards=3, layout="value")),
+            (Shard(name, 1, 4), MARKS._replace(shards=4)),
+            (Shard(name), MARKS),
+        ):
+            assert await _refused(backend, shard, marks), (shard, marks)
+        found = await other.describe(name)
+        assert found is not None
+        assert (found.marks, found.length) == (MARKS._replace(shards=3), 2)
+
+
+async def check_one_log_is_not_split_afterwards(harness: Harness) -> None:
+    """A stream of one shard keeps its only log under its name: shards are refused."""
+    name = harness.fresh_name()
+    async with harness.open() as backend:
+        await append(backend, Shard(name), numbered(0, 1))
+        assert await _refused(backend, Shard(name, 0, 2), MARKS._replace(shards=2))
+        found = await backend.describe(name)
+        assert found is not None
+        assert (found.marks, found.length) == (MARKS, 1)
+
+
+async def check_a_sharded_stream_is_destroyed_whole(harness: Harness) -> None:
+    """No shard and no mark is left; a new stream of that name is new, also in one shard."""
+    name = harness.fresh_name()
+    shards = shards_of(name, 3)
+    async with harness.open() as backend:
+        for shard in shards:
+            await append(backend, shard, numbered(0, 2))
+        assert await backend.destroy(name)
+        assert not await backend.destroy(name)
+        assert await backend.describe(name) is None
+        for shard in shards:
+            assert list(await backend.read_range(shard, None, None, 10, False)) == []
+
+        await append(backend, Shard(name), numbered(7, 1))
+        async with reading(backend, {Shard(name): OLDEST}) as cursor:
+            assert await read_numbers(cursor, 1) == [7]
+
+
+async def check_an_open_session_sees_that_its_stream_was_destroyed(harness: Harness) -> None:
+    """It marks the stream again with its next batch, as if it were the first."""
+    shards = shards_of(harness.fresh_name(), 2)
+    marks = MARKS._replace(shards=2)
+    async with harness.open() as backend, harness.open() as other:
+        appender = await backend.appender(shards[1], marks, AppendOptions())
+        await appender.submit(numbered(0, 1))
+        assert await other.destroy(shards[1].stream)
+        await appender.submit(numbered(1, 1))
+        found = await other.describe(shards[1].stream)
+        assert found is not None
+        assert (found.marks, found.length) == (marks, 1)
+        await appender.aclose()
+
+
+async def check_a_shard_without_events_exists_with_its_stream(harness: Harness) -> None:
+    """`only_if_exists` looks at the stream, not at the shard; and each log is trimmed alone."""
+    shards = shards_of(harness.fresh_name(), 2)
+    options = AppendOptions(only_if_exists=True)
+    async with harness.open() as backend:
+        try:
+            await append(backend, shards[1], numbered(0, 1), options=options)
+        except NotFound:
+            pass
+        else:
+            raise AssertionError("an append to no stream must fail with NotFound")
+        assert await backend.describe(shards[1].stream) is None
+
+        await append(backend, shards[0], numbered(0, 3))
+        await append(backend, shards[1], numbered(3, 3), options=options)
+        assert await backend.trim(shards[0], TrimTo(max_events=1)) == 2
+        found = await backend.describe(shards[0].stream)
+        assert found is not None
+        assert found.length == 4
+
+
+async def _refused(backend: Log, shard: Shard, marks: Marks) -> bool:
+    try:
+        await backend.appender(shard, marks, AppendOptions())
+    except ConfigError:
+        return True
+    return False
+
+
+SHARDING_CHECKS: Final[Sequence[Check]] = (
+    check_all_shards_have_one_set_of_marks,
+    check_one_log_is_not_split_afterwards,
+    check_a_sharded_stream_is_destroyed_whole,
+    check_an_open_session_sees_that_its_stream_was_destroyed,
+    check_a_shard_without_events_exists_with_its_stream,
+)
+"""What every backend promises that offers streams in shards."""

@@ -224,11 +224,16 @@ class PositionRun(Sequence[Position]):
 
 
 class Shard(NamedTuple):
-    """One of the *of* logs that a stream is split into; an unsharded stream has one."""
+    """One of the *of* logs that a stream is split into; an unsharded stream has one.
+
+    `replay`: not that log, but the events that were taken back from the dead letters of a group;
+    known to members of that group alone.
+    """
 
     stream: str
     index: int = 0  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody searches a Shard
     of: int = 1
+    replay: bool = False
 
 
 class Start(NamedTuple):

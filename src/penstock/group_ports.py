@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from penstock.event import Position, Shard, Start
-from penstock.info import GroupInfo, PendingInfo
+from penstock.info import DeadLetter, Death, GroupInfo, PendingInfo
 
 RawEntry = Sequence[Any]
 """An entry on the way out: ``[id: bytes, flat fields: list[bytes] | None]``; None: trimmed."""
@@ -21,13 +21,15 @@ RawEntry = Sequence[Any]
 class Page(NamedTuple):
     """Entries of one shard, in order.
 
-    `counts` has (deliveries, failed attempts) by entry; None means (1, 0) for all of them.
+    `counts` has (deliveries, failed attempts, company) by entry; None means (1, 0, 0) for all of
+    them. *company*: the most events that may be handed out together with it, itself included,
+    after a batch failed as a whole; 0: any number.
     `epoch` is the owner's epoch in a ShardGroup, 0 elsewhere.
     """
 
     shard: Shard
     entries: Sequence[RawEntry]
-    counts: Sequence[tuple[int, int]] | None = None
+    counts: Sequence[tuple[int, int, int]] | None = None
     epoch: int = 0
 
 
@@ -55,10 +57,36 @@ class EventGroups(Protocol):
         ...
 
 
+class Letters(Protocol):
+    """The dead letters of a group, whichever way it shares: what it has given up."""
+
+    async def letters(
+        self, shard: Shard, group: str, after: Position | None, limit: int
+    ) -> Sequence[DeadLetter]:
+        """Up to *limit* letters, oldest first, behind the letter *after*; None: from the first."""
+        ...
+
+    async def count_letters(self, shard: Shard, group: str) -> int:
+        """How many there are."""
+        ...
+
+    async def replay(self, shard: Shard, group: str, ids: Sequence[Position]) -> int:
+        """Hand letters back to that group alone, as if they had never failed; how many.
+
+        Each in one step: it is a letter, or the group's to handle. One that is gone is skipped.
+        """
+        ...
+
+    async def drop_letters(self, shard: Shard, group: str, ids: Sequence[Position]) -> int:
+        """Remove letters for good; how many there were."""
+        ...
+
+
 class MemberOptions(NamedTuple):
     """How a member behaves. `name` None: one of its own, never used before. Seconds throughout.
 
     `hold`: where the event loop has not turned for so long, the member stops beating.
+    `noack`: what is new is acked as it is handed out: at most once.
     """
 
     start: Start
@@ -66,6 +94,7 @@ class MemberOptions(NamedTuple):
     lease: float = 30.0
     hold: float = 300.0
     foreign_idle: float = 300.0
+    noack: bool = False
 
 
 class EventMember(Protocol):
@@ -76,10 +105,13 @@ class EventMember(Protocol):
         """The name that the backend knows the member by."""
         ...
 
-    async def fetch(self, limit: int, wait: float, ahead: int = 0) -> Sequence[Page]:
+    async def fetch(
+        self, limit: int, wait: float, ahead: int = 0, *, new: bool = True
+    ) -> Sequence[Page]:
         """Events for this member, at most *limit* and one page more; waits up to *wait* seconds.
 
         *ahead*: for how many more there is room, so that the next read may be under way already.
+        *new* False: nothing that the group has not handed out before.
 
         In this order: its own pending ones (after joining under a used name, and after a
         connection was lost), parked ones that are due, those of dead members, new ones.
@@ -116,12 +148,50 @@ class EventMember(Protocol):
         ...
 
     async def park(
-        self, shard: Shard, ids: Sequence[bytes], delay: float, *, failed: bool
+        self,
+        shard: Shard,
+        ids: Sequence[bytes],
+        delay: float,
+        *,
+        failed: bool,
+        company: int = 0,
+        most: int = 0,
     ) -> Sequence[bytes]:
         """Hand events back, due for anybody after *delay* seconds; the ids that were still its own.
 
-        *failed* counts an attempt.
+        *failed* counts an attempt, and keeps *company* with it: see `Page`. *most*: the most
+        events that the group may have parked; 0: any number.
+
+        Raises:
+            ParkedFull: there are that many; what it names is still this member's.
         """
+        ...
+
+    async def bury(self, shard: Shard, deaths: Sequence[Death]) -> Sequence[bytes]:
+        """Move events to the dead letters; the ids that were still its own.
+
+        Each in one step with its contents, where the log still has them: kept there, acked, its
+        failures forgotten. One that cannot be kept stays pending.
+        """
+        ...
+
+    async def rest(self) -> None:
+        """End the read that is under way; hand back, uncounted, what only that was given.
+
+        The member goes on beating; the next fetch reads again.
+        """
+        ...
+
+    async def add(self, shards: Sequence[Shard]) -> None:
+        """Be a member for *shards* too, from the next fetch on.
+
+        Raises:
+            ConfigError: a living member has its name there.
+        """
+        ...
+
+    async def remove(self, shards: Sequence[Shard]) -> None:
+        """Leave *shards*, as `leave` does for all of them; at least one stays."""
         ...
 
     async def progress(self, shard: Shard) -> Position | None:
@@ -139,6 +209,15 @@ class EventMember(Protocol):
 
 class MemberLapsed(Exception):
     """The member was taken for dead, or cannot know that it was not: drop what was not yielded."""
+
+
+class ParkedFull(Exception):
+    """So many events of the group are parked that these were not: they are still the member's."""
+
+    def __init__(self, kept: Sequence[bytes], left: Sequence[bytes]) -> None:
+        super().__init__(f"{len(left)} events found no room among the parked")
+        self.kept = tuple(kept)
+        self.left = tuple(left)
 
 
 class GroupVanished(Exception):

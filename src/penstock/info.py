@@ -6,6 +6,7 @@ Does not    ask anybody: `ports` has the verbs that return these.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from penstock.event import Position, Shard
@@ -80,3 +81,34 @@ class PendingInfo(NamedTuple):
     idle: float
     deliveries: int
     attempts: int
+
+
+class Death(NamedTuple):
+    """Why an event goes to the dead letters: `attempts` counts the last failure too.
+
+    `error` is the name of an error's class, ``""`` if there was none.
+    """
+
+    id: bytes
+    attempts: int
+    error: str = ""
+    reason: str = ""
+
+
+class DeadLetter(NamedTuple):
+    """An event that a group has given up, with its cause and its contents as they were.
+
+    `id` is the letter's own position, `position` the event's; `time` in seconds since 1970; `raw`
+    are the event's stored fields, flat, untouched.
+    """
+
+    shard: Shard
+    id: Position
+    position: Position
+    group: str
+    attempts: int
+    deliveries: int
+    error: str
+    reason: str
+    time: float
+    raw: Sequence[bytes]

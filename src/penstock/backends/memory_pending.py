@@ -44,7 +44,7 @@ class EventGroup:
         self.parked = Holder("", 0.0)
         self.orphans: deque[tuple[Holder, bytes]] = deque()
         self._owners: dict[bytes, Holder] = {}
-        self._attempts: dict[bytes, int] = {}
+        self._attempts: dict[bytes, tuple[int, int]] = {}  # failures, company
         self._dues: list[tuple[float, Key, bytes]] = []
 
     def give_new(self, holder: Holder, limit: int, now: float) -> Sequence[RawEntry]:
@@ -60,9 +60,9 @@ class EventGroup:
 
     def give_again(
         self, holder: Holder, ids: Iterator[bytes], limit: int, now: float
-    ) -> tuple[list[tuple[Key, RawEntry, tuple[int, int]]], int]:
+    ) -> tuple[list[tuple[Key, RawEntry, tuple[int, int, int]]], int]:
         """Up to *limit* of *ids* to *holder*; those whose event is gone are dropped and counted."""
-        given: list[tuple[Key, RawEntry, tuple[int, int]]] = []
+        given: list[tuple[Key, RawEntry, tuple[int, int, int]]] = []
         lost = 0
         while len(given) < limit and (entry_id := next(ids, None)) is not None:
             key, deliveries, _ = self._owners[entry_id].held.pop(entry_id)
@@ -74,7 +74,8 @@ class EventGroup:
                 continue
             holder.held[entry_id] = (key, deliveries + 1, now)
             self._owners[entry_id] = holder
-            given.append((key, entry, (deliveries + 1, self._attempts.get(entry_id, 0))))
+            counts = (deliveries + 1, *self._attempts.get(entry_id, (0, 0)))
+            given.append((key, entry, counts))
         given.sort(key=lambda row: row[0])
         return given, lost
 
@@ -90,7 +91,9 @@ class EventGroup:
             acked += 1
         return acked
 
-    def park(self, holder: Holder, ids: Iterable[bytes], due: float, failed: bool) -> list[bytes]:
+    def park(
+        self, holder: Holder, ids: Iterable[bytes], due: float, failed: bool, company: int = 0
+    ) -> list[bytes]:
         """Keep *ids* for whoever fetches when they are due; those that *holder* held."""
         kept = [entry_id for entry_id in ids if self.holds(holder, entry_id)]
         for entry_id in kept:
@@ -99,7 +102,7 @@ class EventGroup:
             self._owners[entry_id] = self.parked
             heapq.heappush(self._dues, (due, key, entry_id))
             if failed:
-                self._attempts[entry_id] = self._attempts.get(entry_id, 0) + 1
+                self._attempts[entry_id] = (self._attempts.get(entry_id, (0, 0))[0] + 1, company)
         return kept
 
     def holds(self, holder: Holder, entry_id: bytes) -> bool:
@@ -166,7 +169,12 @@ class EventGroup:
         """The oldest events that members hold."""
         rows = [
             PendingInfo(
-                shard, Position(key), m.name, now - since, n, self._attempts.get(entry_id, 0)
+                shard,
+                Position(key),
+                m.name,
+                now - since,
+                n,
+                self._attempts.get(entry_id, (0, 0))[0],
             )
             for m in self.members.values()
             for entry_id, (key, n, since) in m.held.items()

@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 from penstock.errors import ClosedError
 from penstock.event import Event, Position
@@ -108,7 +108,8 @@ class BlockingStream(Generic[T]):
 
     def group(self, name: str, **options: Any) -> BlockingGroup[T]:
         """A member of a group, for ``with``; arguments as for `Stream.group`."""
-        return BlockingGroup(self._stream.group(name, **options), self._loop)
+        group = cast("Group[T]", self._stream.group(name, **options))
+        return BlockingGroup(group, self._loop)
 
 
 class _Scoped:

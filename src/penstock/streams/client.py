@@ -12,7 +12,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from penstock.clock import Clock, SystemClock
@@ -24,7 +24,8 @@ from penstock.ports import AppendOptions, Marks
 from penstock.rules.filters import Where
 from penstock.signals import Observer
 from penstock.streams.group import Group
-from penstock.streams.group_options import GroupKeywords, GroupOptions
+from penstock.streams.group_options import Acks, GroupKeywords, GroupOptions
+from penstock.streams.group_reader import GroupReader
 from penstock.streams.lane import Lane
 from penstock.streams.names import check_label, check_stream
 from penstock.streams.opening import Opened, open_backend
@@ -241,17 +242,39 @@ class Client:
         """
         return Reader(self, streams, start=start, until=until, where=where, prefetch=prefetch)
 
+    @overload
     def group(
         self,
         name: str,
         streams: Sequence[Stream[T]],
+        *,
+        acks: Literal["explicit"] = "explicit",
         **options: Unpack[GroupKeywords],
-    ) -> Group[T]:
+    ) -> Group[T]: ...
+    @overload
+    def group(
+        self,
+        name: str,
+        streams: Sequence[Stream[T]],
+        *,
+        acks: Literal["delayed", "none"],
+        **options: Unpack[GroupKeywords],
+    ) -> GroupReader[T]: ...
+    def group(
+        self,
+        name: str,
+        streams: Sequence[Stream[T]],
+        *,
+        acks: Acks = "explicit",
+        **options: Unpack[GroupKeywords],
+    ) -> GroupReader[T]:
         """A member of the group *name*: it shares the events of *streams* with the other members.
 
         Args:
             name: the group's name; it is made on entry if there is none.
             streams: which.
+            acks: ``"explicit"``: an event is acked when the program says so; ``"delayed"``: some
+                time after it was handed out; ``"none"``: as it is handed out, at most once.
             **options: all of these are optional, and keywords.
             start (Start): where a new group begins: at the oldest event by default, so that
                 nothing is missed; an existing one goes on where it stands.
@@ -259,19 +282,26 @@ class Client:
                 gets its own pending events first.
             share: ``"any"`` or ``"events"``: any member takes any event, each acked on its own.
             ack_interval: queued acks are sent at least this often, in seconds; None: by `flush`.
+            ack_delay: with delayed acks, how long after it was handed out, in seconds.
             lease: a member that does not beat for so long, in seconds, is dead to the others.
             hold: the longest that an event may stay in a hand, in seconds.
-            retry: delays after failures.
+            retry: how often an event may fail, and the delays between; then it is a dead letter.
+            dead_letters: whether there are any; without, it is tried again for ever.
             where: which events are wanted; the others are acked unseen.
             until: as for readers.
             max_in_flight: events that are fetched and not yet acked, at most.
             max_in_flight_bytes: their bytes, at most.
+            max_parked: events of the whole group that wait to be tried again, at most; beyond it
+                members keep what fails, and take nothing new.
 
         Raises:
             ConfigError: an option that is out of range, or that the backend does not offer.
         """
         check_label("group", name)
-        return Group(self, name, streams, GroupOptions.of(options))
+        checked = GroupOptions.of(options, acks)
+        if acks == "explicit":
+            return Group(self, name, streams, checked)
+        return GroupReader(self, name, streams, checked)
 
     def observe(self, observer: Observer) -> None:
         """Tell *observer* of every signal from now on."""

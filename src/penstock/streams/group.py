@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from penstock.errors import ConfigError, LeaseLost
 from penstock.event import Event
@@ -57,10 +57,12 @@ class Group(GroupReader[T]):
     ) -> None:
         """These events failed: hand them back, counted; they come again, to any member.
 
+        As `fail`, for a program that knows a reason rather than an error.
+
         Args:
             events: one or several that are in hand; what is not any more is left alone.
             delay: seconds until they are due; None: by `retry`, from the attempts so far.
-            reason: why, for the log.
+            reason: why; kept with the dead letter, and told to observers.
 
         Raises:
             ConfigError: a negative delay, or an event of another group.
@@ -69,10 +71,30 @@ class Group(GroupReader[T]):
         if delay is not None and not delay >= 0:
             raise ConfigError(f"delay must be 0 seconds or more, got {delay!r}")
         several = list(_several(events))
-        for event in several:
-            if id(event) in self._handled:
-                self._handled[id(event)] = True
+        self._mark_handled(several)
         self._work.nack(several, delay, reason)
+
+    def fail(self, events: Event[T] | Iterable[Event[T]], error: BaseException) -> None:
+        """The work on these events ended with *error*: count a failure, and hand them back.
+
+        They come again after the delay of `retry`, to any member; those of one call failed
+        together, and come again in smaller batches. What failed alone, and for as many times as
+        `retry.attempts` says, goes to the dead letters with the error's class and text.
+
+        `Reject`, and `DecodeError` of the event itself, send it there at once; `RetryLater` brings
+        it back after its time and counts nothing.
+
+        Args:
+            events: one or several that are in hand; what is not any more is left alone.
+            error: what happened.
+
+        Raises:
+            ConfigError: an event of another group.
+            ClosedError: the group was closed.
+        """
+        several = list(_several(events))
+        self._mark_handled(several)
+        self._work.fail(several, error)
 
     @asynccontextmanager
     async def handling(self, event: Event[T]) -> AsyncGenerator[Event[T], None]:
@@ -89,7 +111,7 @@ class Group(GroupReader[T]):
         try:
             yield event
         except Exception as error:
-            self.nack(event, reason=f"{type(error).__name__}: {error}")
+            self.fail(event, error)
             raise
         finally:
             nacked = self._handled.pop(id(event), False)
@@ -109,11 +131,26 @@ class Group(GroupReader[T]):
         done = [outcome.event for outcome in outcomes if outcome.kind == "done"]
         with suppress(LeaseLost):  # signalled when it was taken; whoever holds it now gets it
             self._work.ack(done)
-        for outcome in outcomes:
-            if outcome.kind == "failed":
-                self._work.nack([outcome.event], None, repr(outcome.error))
+        for error, events in _by_error(outcomes):
+            self._work.fail(events, error)
         returned = [outcome.event for outcome in outcomes if outcome.kind == "returned"]
         self._work.give_back(returned)
+
+    def _mark_handled(self, events: Iterable[Event[T]]) -> None:
+        """Whoever handles one of these in a block must not ack it at its end."""
+        for event in events:
+            if id(event) in self._handled:
+                self._handled[id(event)] = True
+
+
+def _by_error(outcomes: Sequence[Outcome]) -> Iterable[tuple[BaseException, list[Event[Any]]]]:
+    """What failed, by its error: events that share one failed together."""
+    found: dict[int, tuple[BaseException, list[Event[Any]]]] = {}
+    for outcome in outcomes:
+        if outcome.kind == "failed":
+            error = outcome.error or Exception("failed")
+            found.setdefault(id(outcome.error or outcome), (error, []))[1].append(outcome.event)
+    return found.values()
 
 
 def _several(events: Event[T] | Iterable[Event[T]]) -> Iterable[Event[T]]:

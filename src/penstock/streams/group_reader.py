@@ -16,11 +16,12 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from penstock.errors import ClosedError, ConfigError
+from penstock.errors import ConfigError
 from penstock.event import Event
-from penstock.ports import GroupInfo, PendingInfo
+from penstock.ports import PendingInfo
 from penstock.signals import GroupStatistics
 from penstock.streams.group_options import GroupOptions
+from penstock.streams.group_work import GroupWork
 from penstock.streams.inbox import Batches
 from penstock.streams.membership import Membership
 
@@ -48,7 +49,7 @@ class GroupReader(Generic[T]):
         self._streams = list(streams)
         self._entered = False
         self._options = options
-        self._work: Membership[T] = Membership(client, name, self._streams, options)
+        self._work: GroupWork[T] = Membership(client, name, self._streams, options)
 
     @property
     def member(self) -> str:
@@ -80,7 +81,7 @@ class GroupReader(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._work.close(failed=isinstance(error, Exception), quiet=error is not None)
+        await self._work.close(error, quiet=error is not None)
 
     def __aiter__(self) -> AsyncIterator[Event[T]]:
         return self
@@ -123,6 +124,31 @@ class GroupReader(Generic[T]):
             )
         return Batches(self._work.opened(), size, within)
 
+    async def add_stream(self, stream: Stream[T]) -> None:
+        """Share the events of *stream* too, from now on; a second time does nothing.
+
+        `start` goes for it as for the others. Cancelled: it may be shared or not; call again.
+
+        Raises:
+            ConfigError: the handle asks for another format than is stored.
+            BackendError: refused, or not reachable.
+            ClosedError: the group is not open.
+        """
+        await self._work.add_stream(stream)
+
+    async def remove_stream(self, stream: Stream[T]) -> None:
+        """Share the events of *stream* no more: hand back, uncounted, all that is not acked.
+
+        An ack that is queued is sent first; one that comes later raises LeaseLost. The last
+        stream can be removed too: then nothing comes until another is added.
+
+        Raises:
+            ConfigError: it is not among the group's streams.
+            BackendError: refused, or not reachable.
+            ClosedError: the group is not open.
+        """
+        await self._work.remove_stream(stream)
+
     async def flush(self) -> None:
         """Wait until all queued acks and nacks are confirmed.
 
@@ -133,17 +159,11 @@ class GroupReader(Generic[T]):
 
     async def lag(self) -> int | None:
         """Events that the group has not handed out yet; None where it cannot be known."""
-        lags = [info.lag for info in await self._infos()]
-        known = [lag for lag in lags if lag is not None]
-        return sum(known) if len(known) == len(lags) else None
+        return await self._work.lag()
 
     async def pending(self, limit: int = 100) -> list[PendingInfo]:
         """The oldest events that are handed out and not acked, over all members, by shard."""
-        return [
-            info
-            for shard in self._work.shards
-            for info in await self._client.backend.pending(shard, self.name, limit)
-        ]
+        return await self._work.pending(limit)
 
     async def fetch(self, demand: int) -> Sequence[Event[T]]:
         """At least one and at most *demand* events; empty at the end (the port `Source`)."""
@@ -155,13 +175,8 @@ class GroupReader(Generic[T]):
 
     async def aclose(self) -> None:
         """Leave: send queued acks, hand back the rest uncounted. The same as leaving the block."""
-        await asyncio.shield(self._work.close(failed=False, quiet=False))
+        await asyncio.shield(self._work.close(None, quiet=False))
 
     def __repr__(self) -> str:
-        return f"<Group {self.name!r} member {self.member!r} {self._work.ledger.events} in flight>"
-
-    async def _infos(self) -> list[GroupInfo]:
-        if not self._work.shards:
-            raise ClosedError("a group must be opened: write 'async with stream.group(...)'")
-        found = [await self._client.backend.groups(shard) for shard in self._work.shards]
-        return [info for groups in found for info in groups if info.name == self.name]
+        in_flight = self.statistics().in_flight
+        return f"<Group {self.name!r} member {self.member!r} {in_flight} in flight>"

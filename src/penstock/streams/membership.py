@@ -18,14 +18,22 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from penstock.clock import Backoff
 from penstock.errors import BackendError, BackendUnavailable, ClosedError, PenstockError
-from penstock.event import Event, Position, Shard
-from penstock.ports import EventMember, GroupVanished, MemberLapsed, MemberOptions, Page
+from penstock.event import Event, Shard
+from penstock.ports import (
+    EventMember,
+    GroupVanished,
+    MemberLapsed,
+    MemberOptions,
+    Page,
+    PendingInfo,
+)
 from penstock.rules.filters import predicate
 from penstock.rules.ledger import Ledger
 from penstock.rules.sizing import FetchSizer
 from penstock.signals import GroupStatistics, Kind, Signal
 from penstock.streams.ending import Ending
 from penstock.streams.format import ShardOrigin
+from penstock.streams.group_questions import events_of, is_handed_out, lag_of, pending_of
 from penstock.streams.inbox import Inbox
 from penstock.streams.settling import Settling
 
@@ -50,11 +58,7 @@ class Membership(Generic[T]):
     """What a `Group` does in the background. Arguments as for `Group`."""
 
     def __init__(
-        self,
-        client: Client,
-        group: str,
-        streams: Sequence[Stream[T]],
-        options: GroupOptions,
+        self, client: Client, group: str, streams: Sequence[Stream[T]], options: GroupOptions
     ) -> None:
         self._client = client
         self._group = group
@@ -157,6 +161,27 @@ class Membership(Generic[T]):
         self._settling.hand_back(events, 0.0, failed=False)
         self._room.set()
 
+    def fail(self, events: Iterable[Event[T]], error: BaseException) -> None:
+        """See `Group.fail`."""
+        self.nack(events, None, f"{type(error).__name__}: {error}")
+
+    async def add_stream(self, stream: Stream[T]) -> None:
+        """See `Group.add_stream`."""
+        raise NotImplementedError
+
+    async def remove_stream(self, stream: Stream[T]) -> None:
+        """See `Group.remove_stream`."""
+        raise NotImplementedError
+
+    async def pending(self, limit: int) -> list[PendingInfo]:
+        """See `Group.pending`."""
+        return await pending_of(self._client.backend, self.shards, self._group, limit)
+
+    async def lag(self) -> int | None:
+        """See `Group.lag`."""
+        self.opened()
+        return await lag_of(self._client.backend, self.shards, self._group)
+
     def extend(self, event: Event[T]) -> None:
         """See `Group.extend`."""
         self._check_open()
@@ -167,13 +192,13 @@ class Membership(Generic[T]):
         if self._member is not None:
             await self._settling.flush(self._member)
 
-    async def close(self, *, failed: bool, quiet: bool) -> None:
-        """Leave; *failed* counts a failure for what is in hand, *quiet* keeps errors to signals.
+    async def close(self, error: BaseException | None, *, quiet: bool) -> None:
+        """Leave; an Exception counts a failure for what is in hand.
 
         Cancelled: leaving goes on in the background, bounded by LEAVING.
         """
         if self._closing is None:
-            self._closing = asyncio.create_task(self._leave(failed))
+            self._closing = asyncio.create_task(self._leave(isinstance(error, Exception)))
         try:
             await asyncio.shield(self._closing)
         except PenstockError:
@@ -267,7 +292,7 @@ class Membership(Generic[T]):
         """Make events of a page and put those that are wanted into the inbox."""
         assert self._ending is not None
         origin = await self._origin(page.shard)
-        events = self._events(page, origin)
+        events: list[Event[T]] = events_of(page, origin, self.ledger)
         if not events:
             return
         self._fetched += len(events)
@@ -284,18 +309,6 @@ class Membership(Generic[T]):
             wanted = [event for event in wanted if self.ledger.in_hand(event)]
         self._inbox.put(wanted)
 
-    def _events(self, page: Page, origin: ShardOrigin) -> list[Event[T]]:
-        if page.counts is None:
-            return [
-                Event(origin, entry[0], entry[1], 1, 0, len(b"".join(entry[1])))
-                for entry in page.entries
-            ]
-        return [
-            Event(origin, entry[0], entry[1], count, failed, len(b"".join(entry[1])))
-            for entry, (count, failed) in zip(page.entries, page.counts, strict=True)
-            if not self.ledger.holds(origin, entry[0])  # found again after a lost reply
-        ]
-
     async def _origin(self, shard: Shard) -> ShardOrigin:
         origin = self._origins.get(shard)
         if origin is None:
@@ -311,30 +324,19 @@ class Membership(Generic[T]):
             return True
         if self._found_nothing:
             for shard, target in list(self._ending.targets.items()):
-                if await self._is_done(shard, target):
+                assert self._member is not None
+                if await is_handed_out(self._client.backend, self._member, shard, target):
                     self._ending.passed(shard)
         return self._ending.reached()
-
-    async def _is_done(self, shard: Shard, target: Position) -> bool:
-        """Whether nothing up to *target* is left to hand out; it may have been removed."""
-        assert self._member is not None
-        try:
-            done = await self._member.progress(shard)
-            backend = self._client.backend
-            left = await backend.read_range(shard, done, target, 2, False)
-        except BackendError:
-            return False
-        return not any(done is None or Position.of(entry[0]) > done for entry in left)
 
     def _give_beyond(self, events: list[Event[T]]) -> None:
         """Hand back what lies behind the end: other members, or a later one, will have it.
 
         Not at once: we would be given it again while we still read up to the end.
         """
-        self._settling.hand_back(events, 0.0 if self._ending_now() else 1.0, failed=False)
-
-    def _ending_now(self) -> bool:
-        return self._ending is not None and self._ending.reached()
+        assert self._ending is not None
+        delay = 0.0 if self._ending.reached() else 1.0
+        self._settling.hand_back(events, delay, failed=False)
 
     async def _watch(self) -> None:
         """Release what was held too long."""

@@ -13,7 +13,7 @@ import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack, overload
 
 from penstock.codecs import Codec
 from penstock.errors import (
@@ -33,7 +33,8 @@ from penstock.streams.writer import MAX_PENDING, MAX_PENDING_BYTES, Writer
 if TYPE_CHECKING:
     from penstock.streams.client import Client
     from penstock.streams.group import Group
-    from penstock.streams.group_options import GroupKeywords
+    from penstock.streams.group_options import Acks, GroupKeywords
+    from penstock.streams.group_reader import GroupReader
     from penstock.streams.reader import Reader
 
 T = TypeVar("T")
@@ -197,13 +198,21 @@ class Stream(Administration[T]):
         """A reader with a cursor of its own: it sees every event. See `Client.reader`."""
         return self.client.reader([self], start=start, until=until, where=where, prefetch=prefetch)
 
+    @overload
     def group(
-        self,
-        name: str,
-        **options: Unpack[GroupKeywords],
-    ) -> Group[T]:
+        self, name: str, *, acks: Literal["explicit"] = "explicit", **options: Unpack[GroupKeywords]
+    ) -> Group[T]: ...
+    @overload
+    def group(
+        self, name: str, *, acks: Literal["delayed", "none"], **options: Unpack[GroupKeywords]
+    ) -> GroupReader[T]: ...
+    def group(
+        self, name: str, *, acks: Acks = "explicit", **options: Unpack[GroupKeywords]
+    ) -> GroupReader[T]:
         """A member of the group *name*, which shares the stream's events. See `Client.group`."""
-        return self.client.group(name, [self], **options)
+        if acks == "explicit":
+            return self.client.group(name, [self], **options)
+        return self.client.group(name, [self], acks=acks, **options)
 
     async def format(self) -> Format:
         """How the stream is stored, or will be; ConfigError if this handle asks for another way."""

@@ -82,6 +82,7 @@ class Got(NamedTuple):
     number: int
     deliveries: int
     attempts: int
+    company: int
     epoch: int
 
 
@@ -96,7 +97,7 @@ def rows(pages: Iterable[Page]) -> list[Got]:
         Got(page.shard, entry_id, int(fields[1]), *counts, page.epoch)
         for page in pages
         for (entry_id, fields), counts in zip(
-            page.entries, page.counts or [(1, 0)] * len(page.entries), strict=True
+            page.entries, page.counts or [(1, 0, 0)] * len(page.entries), strict=True
         )
     ]
 

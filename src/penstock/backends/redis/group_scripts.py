@@ -37,6 +37,10 @@ LOOK: Final = Script(
 -- ARGV group, member, parked consumer, limit, beats wanted
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function failures(kept)
+  local n, company = string.match(kept or '0', '^(%d+):?(%d*)$')
+  return tonumber(n), tonumber(company) or 0
+end
 local beats, consumers = {}, {}
 if ARGV[5] == '1' then
   beats = redis.call('HGETALL', KEYS[2])
@@ -57,8 +61,7 @@ end
 if #ids > 0 then
   entries = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
   for i, entry in ipairs(entries) do
-    counts[i] = {deliveries[entry[1]] + 1,
-      tonumber(redis.call('HGET', KEYS[4], entry[1]) or 0)}
+    counts[i] = {deliveries[entry[1]] + 1, failures(redis.call('HGET', KEYS[4], entry[1]))}
   end
 end
 if #due > 0 then redis.call('ZREM', KEYS[3], unpack(due)) end
@@ -99,10 +102,11 @@ end
 local entries = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
 local failed = redis.call('HMGET', KEYS[3], unpack(ids))
 local attempts = {}
-for i, id in ipairs(ids) do attempts[id] = tonumber(failed[i] or 0) end
+for i, id in ipairs(ids) do attempts[id] = failed[i] or '0' end
 local counts = {}
 for i, entry in ipairs(entries) do
-  counts[i] = {deliveries[entry[1]] + 1, attempts[entry[1]]}
+  local n, company = string.match(attempts[entry[1]], '^(%d+):?(%d*)$')
+  counts[i] = {deliveries[entry[1]] + 1, tonumber(n), tonumber(company) or 0}
 end
 return {'claimed', entries, counts, #ids - #entries, ids[#ids]}
 """,

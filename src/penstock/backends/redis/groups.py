@@ -21,7 +21,7 @@ from penstock.backends.redis.joining import lease_of, make_group, new_incarnatio
 from penstock.backends.redis.keys import PARKED, Keys, stream_key
 from penstock.backends.redis.link import Address, Link
 from penstock.backends.redis.member import RedisMember
-from penstock.backends.redis.replies import by_name, group_info, member_info, text
+from penstock.backends.redis.replies import by_name, failures, group_info, member_info, text
 from penstock.backends.redis.wire import Wire
 from penstock.clock import Clock
 from penstock.errors import ConfigError, NotFound
@@ -81,7 +81,7 @@ class RedisGroups:
             ids = [one[0] for one in reply]
             failed = await wire.call("HMGET", Keys.of(shard).attempts(group), *ids, timeout=10.0)
         return [
-            PendingInfo(shard, Position.of(id_), text(member), idle / 1000, count, int(tries or 0))
+            PendingInfo(shard, Position.of(id_), text(member), idle / 1000, count, failures(tries))
             for (id_, member, idle, count), tries in zip(reply, failed, strict=True)
         ]
 

@@ -35,6 +35,11 @@ def pages(reply: Any, shards: dict[bytes, Shard]) -> list[Page]:
     return [Page(shards[key], entries) for key, entries in reply or ()]
 
 
+def failures(kept: bytes | None) -> int:
+    """How often an event has failed, as it is kept: ``count`` or ``count:company``."""
+    return int(kept.partition(b":")[0]) if kept else 0
+
+
 def split_dead(page: Page) -> tuple[Page, list[bytes]]:
     """*page* without the entries that were trimmed, and their ids."""
     dead = [entry[0] for entry in page.entries if entry[1] is None]

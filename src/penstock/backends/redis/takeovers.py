@@ -182,7 +182,7 @@ class Takeovers:
             self._signal_trimmed(shard, gone)
         if watch:
             self._judge(shard, beats, [by_name(about) for about in consumers])
-        return Page(shard, entries, [(count, failed) for count, failed in counts])
+        return Page(shard, entries, [tuple(row) for row in counts])
 
     def _judge(self, shard: Shard, flat: list[bytes], consumers: list[dict[str, Any]]) -> None:
         """Queue the claims that this look gives cause for."""
@@ -241,9 +241,7 @@ class Takeovers:
         self._claims.appendleft(claim._replace(cursor=cursor))
         if gone:
             self._signal_trimmed(claim.shard, gone)
-        rows = [
-            (entry, (count, failed)) for entry, (count, failed) in zip(entries, counts, strict=True)
-        ]
+        rows = [(entry, tuple(row)) for entry, row in zip(entries, counts, strict=True)]
         rows = [row for row in rows if row[0][0] not in known]
         return (
             Page(claim.shard, [row[0] for row in rows], [row[1] for row in rows]) if rows else None

@@ -1,6 +1,6 @@
-"""The ports of consumer groups: what a backend offers, in two shapes.
+"""The ports of consumer groups that share events; those that share shards: `shard_ports`.
 
-Does        name the verbs of groups that share events and of groups that share shards.
+Does        name the verbs of groups that share events, and what both kinds have in common.
 Does not    hold rules or I/O. `ports` hands all of this on; import it from there.
 Invariants  those of `ports`.
 Used by     streams (above), backends (below).
@@ -8,7 +8,7 @@ Used by     streams (above), backends (below).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from penstock.event import Position, Shard, Start
@@ -227,68 +227,3 @@ class GroupVanished(Exception):
         super().__init__(f"{stream}: made anew from {start}")
         self.stream = stream
         self.start = start
-
-
-class ShardGroups(Protocol):
-    """Consumer groups whose members own whole shards."""
-
-    async def own(self, stream: Shard, group: str, member: MemberOptions) -> ShardMember:
-        """Become a member for all shards of the stream; shards are spread over living members."""
-        ...
-
-
-class Ownership(NamedTuple):
-    """A shard that is owned: its epoch fences every commit, `state` came with the position."""
-
-    epoch: int
-    committed: Position | None
-    state: bytes | None
-
-
-class ShardMember(Protocol):
-    """One member of a group that shares shards. Only the owner of an epoch can commit."""
-
-    @property
-    def name(self) -> str:
-        """The name that the backend knows the member by."""
-        ...
-
-    @property
-    def owned(self) -> Mapping[Shard, Ownership]:
-        """The shards that this member owns now."""
-        ...
-
-    async def fetch(self, limit: int, wait: float) -> Sequence[Page]:
-        """The next entries of owned shards, each shard in order, its pages with the owner's epoch.
-
-        Raises:
-            Rebalanced: shards came or went; `owned` is already the new state.
-        """
-        ...
-
-    async def commit(
-        self, shard: Shard, epoch: int, position: Position, state: bytes | None = None
-    ) -> None:
-        """Everything up to *position* is done; kept with *state* in one step.
-
-        Raises:
-            LeaseLost: another epoch owns the shard; nothing was kept.
-        """
-        ...
-
-    async def leave(self) -> None:
-        """Give up all shards, at what was committed, and go."""
-        ...
-
-    def abandon(self) -> None:
-        """Vanish as a crash would. For tests."""
-        ...
-
-
-class Rebalanced(Exception):
-    """Shards of this member came or went."""
-
-    def __init__(self, gained: Sequence[Shard], lost: Sequence[Shard]) -> None:
-        super().__init__(f"gained {list(gained)}, lost {list(lost)}")
-        self.gained = tuple(gained)
-        self.lost = tuple(lost)

@@ -1,7 +1,7 @@
 """The ports: what a backend offers, and what stages, flows and pipelines see of a stream.
 
 Does        name the verbs between the API (`streams`) and the backends, and nothing else. Those of
-            groups are in `group_ports.py`, and handed on from here.
+            groups are in `group_ports.py` and `shard_ports.py`, and handed on from here.
 Does not    hold rules or I/O. A backend that cannot do a thing says so in `Features`; the API
             turns that into a ConfigError before anything is started.
 Invariants  1. entries travel as the backend read them: ``[id, [field, bytes, field, bytes, …]]``;
@@ -26,13 +26,9 @@ from penstock.group_ports import GroupVanished as GroupVanished
 from penstock.group_ports import Letters as Letters
 from penstock.group_ports import MemberLapsed as MemberLapsed
 from penstock.group_ports import MemberOptions as MemberOptions
-from penstock.group_ports import Ownership as Ownership
 from penstock.group_ports import Page as Page
 from penstock.group_ports import ParkedFull as ParkedFull
 from penstock.group_ports import RawEntry as RawEntry
-from penstock.group_ports import Rebalanced as Rebalanced
-from penstock.group_ports import ShardGroups as ShardGroups
-from penstock.group_ports import ShardMember as ShardMember
 from penstock.info import DeadLetter as DeadLetter
 from penstock.info import Death as Death
 from penstock.info import Features as Features
@@ -41,6 +37,12 @@ from penstock.info import Marks as Marks
 from penstock.info import MemberInfo as MemberInfo
 from penstock.info import PendingInfo as PendingInfo
 from penstock.info import StreamInfo as StreamInfo
+from penstock.shard_ports import Along as Along
+from penstock.shard_ports import Burial as Burial
+from penstock.shard_ports import Ownership as Ownership
+from penstock.shard_ports import Rebalanced as Rebalanced
+from penstock.shard_ports import ShardGroups as ShardGroups
+from penstock.shard_ports import ShardMember as ShardMember
 
 T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)

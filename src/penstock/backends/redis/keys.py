@@ -6,6 +6,11 @@
       penstock:{orders}:orders:beats:<group>      heartbeats by member
       penstock:{orders}:orders:parked:<group>     events handed back, by the time they are due
       penstock:{orders}:orders:attempts:<group>   failed attempts by event
+      penstock:{orders}:orders:positions          what groups that share shards have committed
+      penstock:{orders}:orders:share:<group>      the shard's owner, with what he has kept
+      penstock:{orders}:orders:roster:<group>     heartbeats of members that share shards
+      penstock:{orders}:orders:dead:<group>       dead letters
+      penstock:{orders}:orders:replay:<group>     dead letters that are to be handled again
 
 Does        name keys so that every script stays in one slot: the tag is the stream's own hash
             tag if it has one, else its name.
@@ -49,7 +54,10 @@ class Keys:
 
     def of_group(self, group: str) -> list[str]:
         """Everything that is kept for a group beside the stream."""
-        return [self.beats(group), self.parked(group), self.attempts(group)]
+        return [
+            *(self.beats(group), self.parked(group), self.attempts(group)),
+            *(self.share(group), self.roster(group), self.letters(group), self.replay(group)),
+        ]
 
     def session(self, session: str) -> str:
         """Where an append session stands."""
@@ -66,6 +74,27 @@ class Keys:
     def attempts(self, group: str) -> str:
         """How often events have failed."""
         return f"{self._prefix}attempts:{group}"
+
+    @property
+    def positions(self) -> str:
+        """What every group that shares shards has committed of this one: guarded trims heed it."""
+        return self._prefix + "positions"
+
+    def share(self, group: str) -> str:
+        """The shard's owner in a group, his beat, and what he has kept with the position."""
+        return f"{self._prefix}share:{group}"
+
+    def roster(self, group: str) -> str:
+        """The heartbeats of the members that share a stream's shards; under the stream's name."""
+        return f"{self._prefix}roster:{group}"
+
+    def letters(self, group: str) -> str:
+        """The dead letters of a group, a stream."""
+        return f"{self._prefix}dead:{group}"
+
+    def replay(self, group: str) -> str:
+        """Dead letters that are to be handled again by the group, a stream."""
+        return f"{self._prefix}replay:{group}"
 
 
 def stream_key(shard: Shard) -> str:

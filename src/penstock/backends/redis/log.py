@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from penstock.backends.redis.appender import RedisAppender
 from penstock.backends.redis.cursor import RedisCursor, start_id
 from penstock.backends.redis.edge import ReplyError, mapped, refused
-from penstock.backends.redis.groups import RedisGroups
 from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Address, Link
 from penstock.backends.redis.plain import PlainAppender
 from penstock.backends.redis.replies import by_name, position_or_none, text
 from penstock.backends.redis.scripts import PAGE, TRIM, TRIMMED
+from penstock.backends.redis.shard_groups import RedisShardGroups
 from penstock.backends.redis.wire import Arg
 from penstock.clock import Clock, SystemClock
 from penstock.errors import BackendRejected, NotFound
@@ -47,7 +47,7 @@ FLOOR: Final = (7, 0)
 """The oldest Redis that has what we need (XAUTOCLAIM with deleted ids, ``<ms>-*``)."""
 
 
-class RedisBackend(RedisGroups):
+class RedisBackend(RedisShardGroups):
     """One Redis or Valkey server. `open` before anything else.
 
     Args:
@@ -57,7 +57,7 @@ class RedisBackend(RedisGroups):
     """
 
     features = Features(
-        "redis", event_groups=True, shard_groups=False, shards=True, idempotent=True
+        "redis", event_groups=True, shard_groups=True, shards=True, idempotent=True
     )
 
     def __init__(

@@ -10,5 +10,24 @@ from typing import Final
 
 from penstock.backends.redis.group_scripts import ACK, BEAT, BURY, CLAIM, JOIN, LEAVE, LOOK, PARK
 from penstock.backends.redis.scripts import APPEND, MARK, OPEN, TRIM
+from penstock.backends.redis.shard_scripts import COMMIT, FOUND, GIVE, STRIKE, TAKE
 
-ALL: Final = (OPEN, MARK, APPEND, TRIM, JOIN, BEAT, LOOK, CLAIM, PARK, LEAVE, ACK, BURY)
+ALL: Final = (
+    OPEN,
+    MARK,
+    APPEND,
+    TRIM,
+    JOIN,
+    BEAT,
+    LOOK,
+    CLAIM,
+    PARK,
+    LEAVE,
+    ACK,
+    BURY,
+    FOUND,
+    TAKE,
+    COMMIT,
+    GIVE,
+    STRIKE,
+)

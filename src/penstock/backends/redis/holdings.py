@@ -1,0 +1,377 @@
+"""Holdings: which shards one member owns on Redis, and which it takes and gives up.
+
+Does        look at who lives and who owns what; strike the dead; take what is free up to the fair
+            share; name what is above it, and give that up in the end; make lost shards anew.
+Does not    read entries or commit: `shard_reading.py` and `shard_member.py` do.
+Invariants  1. a shard is taken by a script that is given the beat that was seen, or none.
+            2. what is above the share is given up when it was released, or after one lease.
+            3. a shard that was lost with what was committed is made anew at once by whoever owned
+               it, where he knows it to stand; by others after a lease, at the oldest entry.
+Cost        one round trip every half second (a quarter lease, if that is less), for all shards.
+Source      DESIGN.md, "Members are leased, not events"; Kafka's cooperative rebalance.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from penstock.backends.redis.cursor import start_id
+from penstock.backends.redis.edge import ReplyError, mapped
+from penstock.backends.redis.heart import Pulse
+from penstock.backends.redis.joining import lease_of
+from penstock.backends.redis.keys import Keys
+from penstock.backends.redis.replies import text
+from penstock.backends.redis.shard_reading import Place
+from penstock.backends.redis.shard_scripts import FOUND, GIVE, STRIKE, TAKE
+from penstock.backends.redis.takeovers import LOOK_EVERY
+from penstock.errors import ConfigError
+from penstock.event import OLDEST, Position, Shard, Start
+from penstock.ports import MemberOptions, Ownership
+from penstock.rules.leases import LeaseWatch
+from penstock.rules.shares import fair_shares
+from penstock.rules.unread import NOWHERE, Unread
+from penstock.signals import Kind
+
+if TYPE_CHECKING:
+    from penstock.backends.redis.groups import RedisGroups
+
+BEAT_FIELD: Final = "beat"
+"""The field of a shard's hash that its owner beats."""
+
+
+class Mark(NamedTuple):
+    """What an owner remembers of a shard, should the server lose it."""
+
+    position: bytes
+    last: bytes
+    added: int
+
+
+class Held:
+    """One shard that is owned."""
+
+    def __init__(self, shard: Shard, keys: Keys, incarnation: str, pulse: Pulse) -> None:
+        self.shard = shard
+        self.keys = keys
+        self.incarnation = incarnation
+        self.pulse = pulse
+        self.ownership = Ownership(0, None, None)
+        self.mark = Mark(b"0-0", b"0-0", 0)
+        self.places: list[Place] = []
+        self.number = 0
+        self.asked: tuple[object, ...] | None = None
+
+    @property
+    def unread(self) -> Unread:
+        """What was read of the shard."""
+        return self.places[0].unread
+
+
+class Seen(NamedTuple):
+    """One look: the living members, and by shard the owner and his beat ("" for nobody)."""
+
+    living: list[str]
+    owners: dict[Shard, tuple[str, str]]
+    missing: list[Shard]
+
+
+class Holdings:
+    """The shards of one member.
+
+    Args:
+        groups: the backend.
+        stream: the stream, as any of its shards.
+        group: the group's name.
+        name: the member's name.
+        options: how the member behaves.
+        wake: called from the thread that beats when a beat was refused or came too late.
+        signal: tells observers: kind, message, count.
+    """
+
+    def __init__(  # noqa: PLR0917 - made by RedisShardMember alone
+        self,
+        groups: RedisGroups,
+        stream: Shard,
+        group: str,
+        name: str,
+        options: MemberOptions,
+        wake: Callable[[], None],
+        signal: Callable[[Kind, str, int | None], None],
+    ) -> None:
+        self._groups = groups
+        self._link = groups.link
+        self._clock = groups.clock
+        self._stream = stream.stream
+        self._shards = [stream._replace(index=index) for index in range(stream.of)]
+        self._home = Keys(stream.stream)
+        self._group = group
+        self._name = name
+        self._options = options
+        self._wake = wake
+        self._signal = signal
+        self._members = LeaseWatch(options.lease)
+        self._owners = LeaseWatch(options.lease)
+        self._missing: dict[Shard, float] = {}
+        self._marks: dict[Shard, Mark] = {}
+        self._incarnation = ""
+        self._ours: set[str] = set()
+        self._roster: Pulse | None = None
+        self._gone: list[Shard] = []
+        self.held: dict[Shard, Held] = {}
+        self.yielding: dict[Shard, float] = {}
+        self.next_look = 0.0
+
+    @property
+    def pulses(self) -> list[Pulse]:
+        """Everything that beats for this member."""
+        first = [] if self._roster is None else [self._roster]
+        return [*first, *(held.pulse for held in self.held.values())]
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether this incarnation is over."""
+        now = self._clock.monotonic()
+        struck = self._roster is not None and self._roster.struck
+        return struck or any(p.late or p.guard.lapsed(now) for p in self.pulses)
+
+    def keys(self, shard: Shard) -> Keys:
+        """The names of a shard."""
+        return Keys.of(shard)
+
+    def begin(self, incarnation: str, now: float) -> None:
+        """The name was taken at *now*: beat for it."""
+        self._incarnation = incarnation
+        self._ours.add(incarnation)
+        self._roster = self._pulse(self._home.roster(self._group), self._name, now)
+        self.next_look = 0.0
+
+    def end(self) -> list[Shard]:
+        """Beat no more; what was owned is remembered, but not owned any more."""
+        for pulse in self.pulses:
+            self._groups.heart.remove(pulse)
+        self._roster = None
+        self._owners.reset()
+        self._members.reset()
+        return [self._drop(shard) for shard in list(self.held)]
+
+    def is_ours(self, beat: str) -> bool:
+        """Whether *beat* is of one of this member's incarnations."""
+        return beat.rpartition(":")[0] in self._ours
+
+    def lost_contact(self) -> None:
+        """Nobody knows what was missed: count every lease anew."""
+        self._members.reset()
+        self._owners.reset()
+
+    async def found(self, shards: Iterable[Shard], start: Start) -> bool:
+        """Make what is missing of *shards*; whether anything was.
+
+        Raises:
+            ConfigError: the group shares single events.
+        """
+        statuses = [await self._found(shard, await self._begins(shard, start)) for shard in shards]
+        return b"made" in statuses
+
+    async def look(self) -> tuple[list[Shard], list[Shard]]:
+        """Look, if it is time; the shards that came, and those that went."""
+        lost, self._gone = self._gone, []
+        lost += [self._drop(s) for s, held in list(self.held.items()) if held.pulse.struck]
+        now = self._clock.monotonic()
+        if lost or now < self.next_look:
+            return [], lost
+        self.next_look = now + min(LOOK_EVERY, self._options.lease / 4)
+        seen = await self._see()
+        await self._mend(seen.missing, now)
+        free = self._free(seen, now)
+        owned = Counter(owner for s, (owner, _) in seen.owners.items() if owner and s not in free)
+        living = {name: owned[name] for name in {*seen.living, self._name}}
+        living[self._name] = len(self.held)
+        surplus = len(self.held) - fair_shares(living, len(self._shards))[self._name]
+        lost = await self._shrink(max(0, surplus), now)
+        gained: list[Shard] = []
+        for shard, beat in free.items():
+            if len(gained) < -surplus and await self._take(shard, beat):
+                gained.append(shard)
+        return gained, lost
+
+    async def give(self, shard: Shard) -> None:
+        """Give a shard up; the next look says that it went."""
+        held = self.held.get(shard)
+        if held is None:
+            return
+        args = (held.ownership.epoch, held.incarnation)
+        await self._link.run(GIVE, [held.keys.share(self._group)], *args, verb="give up")
+        if self.held.get(shard) is held:
+            self._gone.append(self._drop(shard))
+            del self._marks[shard]
+
+    async def go(self) -> None:
+        """Give up everything, and be nobody's member."""
+        for shard in list(self.held):
+            await self.give(shard)
+        args = (self._name, "", self._incarnation)
+        await self._link.run(STRIKE, [self._home.roster(self._group)], *args, verb="leave")
+
+    def _drop(self, shard: Shard) -> Shard:
+        """Own it no more; remember where it stood."""
+        held = self.held.pop(shard)
+        self._groups.heart.remove(held.pulse)
+        self._marks[shard] = held.mark
+        self.yielding.pop(shard, None)
+        return shard
+
+    async def _see(self) -> Seen:
+        wire = await self._link.wire()
+        names = [self.keys(shard).share(self._group) for shard in self._shards]
+        roster = self._home.roster(self._group)
+        with mapped(self._link.address.place, verb="look at the members of", key=self._stream):
+            replies = await wire.call_many(
+                [
+                    ("HGETALL", roster),
+                    ("HGET", self._home.meta, "shards"),
+                    *(("HMGET", name, "token", "owner", BEAT_FIELD) for name in names),
+                ],
+                timeout=self._link.address.timeout,
+            )
+            for reply in replies:
+                if isinstance(reply, ReplyError):
+                    raise reply
+        flat, count, *shares = replies
+        self._grow(int(count or 1))
+        beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
+        return Seen(
+            await self._living(beats),
+            {
+                shard: (text(owner or b""), text(beat or b""))
+                for shard, (_, owner, beat) in zip(self._shards, shares, strict=False)
+            },
+            [s for s, (token, *_) in zip(self._shards, shares, strict=False) if token is None],
+        )
+
+    def _grow(self, count: int) -> None:
+        """The stream may have more shards by now; they are looked at next."""
+        known = len(self._shards)
+        if known > 1 or self._shards[0].of > 1:
+            self._shards += [Shard(self._stream, index, count) for index in range(known, count)]
+
+    async def _living(self, beats: dict[str, str]) -> list[str]:
+        """Whose beats moved; the dead are struck."""
+        others = {name: beat for name, beat in beats.items() if name != self._name}
+        leases = {name: lease_of(beat, self._options.lease) for name, beat in others.items()}
+        roster = self._home.roster(self._group)
+        dead = self._members.observe(self._clock.monotonic(), others, leases)
+        for name, beat in dead:
+            if await self._link.run(STRIKE, [roster], name, beat, "", verb="look at"):
+                text_ = f"member {name!r} stopped beating; its shards are free for {self._name!r}"
+                self._signal("member-taken-over", f"{text_} and others", None)
+        return [name for name in beats if name not in {name for name, _ in dead}]
+
+    def _free(self, seen: Seen, now: float) -> dict[Shard, str]:
+        """What may be taken, and the beat that was seen of it ("": none)."""
+        others = {
+            str(shard.index): beat
+            for shard, (_, beat) in seen.owners.items()
+            if beat and shard not in self.held and not self.is_ours(beat)
+        }
+        leases = {index: lease_of(beat, self._options.lease) for index, beat in others.items()}
+        dead = dict(self._owners.observe(now, others, leases))
+        return {
+            shard: beat
+            for shard, (_, beat) in seen.owners.items()
+            if shard not in self.held
+            and (str(shard.index) in dead or str(shard.index) not in others)
+        }
+
+    async def _mend(self, missing: list[Shard], now: float) -> None:
+        """Make anew what the server has lost; what others owned, when they have not for a lease."""
+        self._missing = {shard: self._missing.get(shard, now) for shard in missing}
+        due = [
+            shard
+            for shard, since in self._missing.items()
+            if shard in self._marks or now - since >= self._options.lease
+        ]
+        made = [shard for shard in due if await self.found([shard], OLDEST)]
+        known = [shard for shard in made if shard in self._marks]
+        if made:
+            text_ = (
+                f"{len(made)} shards of group {self._group!r} were lost with what was committed, "
+                f"and have been made anew: {len(known)} where this member knows them to stand, if "
+                f"the stream is the same, the others from the oldest event"
+            )
+            self._signal("group-lost", text_, len(made))
+
+    async def _shrink(self, surplus: int, now: float) -> list[Shard]:
+        """Name what is above the share; give up what was named a lease ago."""
+        named = [shard for shard in self.yielding if shard in self.held]
+        named += [shard for shard in reversed(self.held) if shard not in named]
+        self.yielding = {shard: self.yielding.get(shard, now) for shard in named[:surplus]}
+        late = [s for s, since in self.yielding.items() if now - since >= self._options.lease]
+        for shard in late:
+            await self.give(shard)
+        lost, self._gone = self._gone, []
+        return lost
+
+    async def _begins(self, shard: Shard, start: Start) -> str:
+        """Behind what a new group begins; ``$``: behind the end, as the server finds it."""
+        if start.kind == "newest":
+            return "$"
+        raw = await start_id(self._link, shard, start)
+        return raw.decode() if b"-" in raw else f"{raw.decode()}-0"
+
+    async def _found(self, shard: Shard, start: str) -> bytes:
+        """Make a shard, unless it is there; where this member remembers it, from there."""
+        keys, mark = self.keys(shard), self._marks.get(shard)
+        names = [keys.stream, keys.share(self._group), keys.positions]
+        args = (self._group, start, secrets.token_hex(8), *(mark or ("", "0-0", 0)))
+        reply = await self._link.run(FOUND, names, *args, verb="join a group of", key=keys.stream)
+        if reply[0] == b"events":
+            raise ConfigError(
+                f"a group shares either single events or whole shards, and {self._group!r} of "
+                f"{self._stream!r} shares events; choose another name, or share='events'"
+            )
+        return reply[0]
+
+    async def _take(self, shard: Shard, beat: str) -> bool:
+        """Own a shard, if nobody was quicker."""
+        keys, sent = self.keys(shard), self._clock.monotonic()
+        share = keys.share(self._group)
+        names = [keys.stream, share, keys.positions]
+        args = (self._group, self._name, self._incarnation, beat)
+        reply = await self._link.run(TAKE, names, *args, verb="own a shard of", key=keys.stream)
+        if reply[0] != b"taken":
+            return False
+        held = Held(shard, keys, self._incarnation, self._pulse(share, BEAT_FIELD, sent))
+        self.held[shard] = held
+        self._marks.pop(shard, None)
+        self._fill(held, reply)
+        return True
+
+    def _fill(self, held: Held, reply: list[Any]) -> None:
+        _, epoch, position, was_kept, state, notes, age, counted, count, last, added, other = reply
+        committed = Position.of(position) if was_kept else None
+        held.ownership = Ownership(int(epoch), committed, state, notes, age / 1000)
+        held.mark = Mark(position, last, int(added))
+        known = Position.of(counted) if counted else None
+        unread = Unread(Position.of(position), Position.of(last), known, int(count or 0))
+        replay = held.keys.replay(self._group)
+        nothing = Unread(NOWHERE, NOWHERE, None, 0)
+        held.places = [
+            Place(held.keys.stream, held.shard, int(epoch), position, unread),
+            Place(replay, held.shard._replace(replay=True), int(epoch), b"0-0", nothing),
+        ]
+        if other:
+            text_ = (
+                f"{self._stream!r} is another stream by now than the one that group "
+                f"{self._group!r} has read; it is read from its oldest event"
+            )
+            self._signal("group-lost", text_, None)
+
+    def _pulse(self, key: str, field: str, now: float) -> Pulse:
+        lease, hold = self._options.lease, self._options.hold
+        pulse = Pulse(key, field, self._incarnation, lease, hold, now)
+        self._groups.heart.add(pulse, self._wake)
+        return pulse
+

@@ -1,0 +1,131 @@
+"""RedisShardGroups: both kinds of group on one server; here those that share shards.
+
+Does        make members that own shards; list their groups beside those that share events.
+Does not    hand out events: `shard_member.py` does.
+Invariants  1. one name is one group of one kind on a stream.
+Used by     `log.RedisBackend`, which is this plus the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from penstock.backends.redis.control import preload
+from penstock.backends.redis.edge import ReplyError, mapped
+from penstock.backends.redis.groups import RedisGroups
+from penstock.backends.redis.joining import new_incarnation, own_name
+from penstock.backends.redis.keys import Keys
+from penstock.backends.redis.member import RedisMember
+from penstock.backends.redis.replies import position_or_none, text
+from penstock.backends.redis.shard_joining import take_name
+from penstock.backends.redis.shard_member import RedisShardMember
+from penstock.errors import ConfigError, NotFound
+from penstock.event import Shard
+from penstock.ports import GroupInfo, MemberInfo, MemberOptions
+from penstock.signals import Signal
+
+
+class RedisShardGroups(RedisGroups):
+    """Groups on one server. Arguments as for `RedisBackend`."""
+
+    async def own(self, stream: Shard, group: str, member: MemberOptions) -> RedisShardMember:
+        """See `ports.ShardGroups.own`."""
+        await asyncio.to_thread(preload)
+        name, incarnation = member.name or own_name(), new_incarnation(member.lease)
+        owner = RedisShardMember(self, stream, group, name, member)
+        try:
+            shards = [stream._replace(index=index) for index in range(stream.of)]
+            made = await owner.holdings.found(shards, member.start)
+            now = self.clock.monotonic()
+            await take_name(
+                self, stream.stream, group, name, incarnation, member.lease, lambda _: False
+            )
+            owner.begin(incarnation, now)
+        except BaseException:
+            owner.abandon()
+            raise
+        if not made and member.start.kind != "oldest":
+            self.observers(_start_ignored(stream.stream, group, member))
+        return owner
+
+    async def join(
+        self, shards: Sequence[Shard], group: str, options: MemberOptions
+    ) -> RedisMember:
+        """See `ports.EventGroups.join`.
+
+        Raises:
+            ConfigError: a group of that name shares the shards of one of the streams; or as there.
+        """
+        for shard in shards:
+            kept = await self.link.call(
+                "EXISTS", Keys.of(shard).share(group), verb="join a group of"
+            )
+            if kept:
+                raise ConfigError(
+                    f"a group shares either single events or whole shards, and {group!r} of "
+                    f"{shard.stream!r} shares shards; choose another name, or share='shards'"
+                )
+        return await super().join(shards, group, options)
+
+    async def groups(self, shard: Shard) -> Sequence[GroupInfo]:
+        """See `ports.EventGroups.groups`; those that share shards are among them."""
+        sharing = await self._sharing(shard)
+        try:
+            return [*await super().groups(shard), *sharing]
+        except NotFound:
+            if sharing:
+                return sharing
+            raise
+
+    async def _sharing(self, shard: Shard) -> list[GroupInfo]:
+        keys = Keys.of(shard)
+        wire = await self.link.wire()
+        with mapped(self.address.place, verb="list groups of", key=keys.stream):
+            flat = await wire.call("HGETALL", keys.positions, timeout=self.address.timeout)
+            positions = list(zip(flat[::2], flat[1::2], strict=True))
+            found: list[GroupInfo] = []
+            for name, position in positions:
+                group = text(name)
+                replies = await wire.call_many(
+                    [
+                        ("HMGET", keys.share(group), "owner", "counted", "count"),
+                        ("HKEYS", Keys(shard.stream).roster(group)),
+                        ("XINFO", "STREAM", keys.stream),
+                    ],
+                    timeout=self.address.timeout,
+                )
+                found.append(_sharing_info(shard, group, position, replies))
+        return found
+
+
+def _sharing_info(shard: Shard, group: str, position: bytes, replies: list[Any]) -> GroupInfo:
+    """A group that shares shards: its lag counts from what was committed."""
+    (owner, counted, count), members, info = replies
+    lag: int | None = None
+    if not isinstance(info, ReplyError) and counted == position:
+        about = dict(zip(info[::2], info[1::2], strict=True))
+        lag = about[b"entries-added"] - int(count)
+    known = [] if isinstance(members, ReplyError) else [text(name) for name in members]
+    return GroupInfo(
+        name=group,
+        shard=shard,
+        lag=lag,
+        pending=0,
+        parked=0,
+        last=position_or_none(position),
+        members=tuple(
+            MemberInfo(name, 0, 0.0, beating=True)
+            for name in known
+            if shard.of == 1 or name == text(owner or b"")
+        ),
+    )
+
+
+def _start_ignored(stream: str, group: str, member: MemberOptions) -> Signal:
+    message = (
+        f"group {group!r} of {stream!r} exists and goes on where it stands; "
+        f"start={member.start} applies to new groups alone"
+    )
+    return Signal("start-ignored", message, stream=stream, group=group)

@@ -21,7 +21,8 @@ MAX_FOLDERS = 3  # penstock/backends/redis
 STOREY = {
     **dict.fromkeys(("_version", "errors", "event", "info", "url", "signals"), 1),
     **dict.fromkeys(("codecs", "layouts", "rules"), 1),
-    **dict.fromkeys(("ports", "group_ports", "clock", "observers", "backends", "stages"), 2),
+    **dict.fromkeys(("ports", "group_ports", "shard_ports", "clock", "observers"), 2),
+    **dict.fromkeys(("backends", "stages"), 2),
     **dict.fromkeys(("streams", "flow", "pipeline", "__init__"), 3),
     **dict.fromkeys(("gateway", "observability", "cli", "testing", "__main__"), 4),
 }
@@ -30,6 +31,7 @@ STOREY = {
 APART = {
     "ports": {"backends", "stages", "clock", "observers"},
     "group_ports": {"ports", "backends", "stages", "clock", "observers"},
+    "shard_ports": {"ports", "backends", "stages", "clock", "observers"},
     "clock": {"backends", "stages"},
     "observers": {"backends", "stages"},
     "backends": {"stages"},

@@ -374,4 +374,3 @@ class Holdings:
         pulse = Pulse(key, field, self._incarnation, lease, hold, now)
         self._groups.heart.add(pulse, self._wake)
         return pulse
-

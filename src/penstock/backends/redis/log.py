@@ -56,9 +56,7 @@ class RedisBackend(RedisShardGroups):
         observers: told what nobody waits for.
     """
 
-    features = Features(
-        "redis", event_groups=True, shard_groups=True, shards=True, idempotent=True
-    )
+    features = Features("redis", event_groups=True, shard_groups=True, shards=True, idempotent=True)
 
     def __init__(
         self, address: Address, *, clock: Clock | None = None, observers: Observers | None = None
@@ -151,10 +149,11 @@ class RedisBackend(RedisShardGroups):
         most = -1 if limit.max_events is None else limit.max_events
         before = "" if limit.before is None else str(limit.before)
         flags = (int(limit.acked_only), TRIMMED, int(limit.approximate))
+        positions = Keys.of(shard).positions
         removed, more = 0, 1
         while more:
             count, more = await self.link.run(
-                TRIM, [stream_key(shard)], most, before, *flags, verb="trim"
+                TRIM, [stream_key(shard), positions], most, before, *flags, verb="trim"
             )
             removed += count
         return removed
@@ -173,20 +172,25 @@ class RedisBackend(RedisShardGroups):
         info = await self.describe(stream)
         count = info.marks.shards if info is not None and info.marks is not None else 1
         there = info is not None and count > 1
+        rosters = await self.sharing(Keys.of(Shard(stream, 0, count)))
         for index in range(count):
             there |= await self._destroy(Keys.of(Shard(stream, index, count)))
         if count > 1:
-            await self.link.call("UNLINK", Keys(stream).meta, verb="destroy", key=stream)
+            base = Keys(stream)
+            rosters = [base.roster(name) for name in rosters]
+            await self.link.call("UNLINK", base.meta, *rosters, verb="destroy", key=stream)
         return there
 
     async def _destroy(self, keys: Keys) -> bool:
         """Remove one key with all that is kept beside it."""
-        about = [keys.meta]
+        about = [keys.meta, keys.positions]
         groups: list[Any] = []
         with contextlib.suppress(NotFound):
             groups = await self.link.call("XINFO", "GROUPS", keys.stream, verb="destroy")
         for group in groups:
             about += keys.of_group(text(by_name(group)["name"]))
+        for name in await self.sharing(keys):
+            about += keys.of_group(name)
         await self.link.call("UNLINK", *about, verb="destroy", key=keys.stream)
         return bool(await self.link.call("UNLINK", keys.stream, verb="destroy", key=keys.stream))
 
@@ -214,12 +218,17 @@ _NOTHING: Final = _ShardInfo(0, 0, None, None, frozenset(), 0)
 
 
 def _questions(key: str) -> list[tuple[Arg, ...]]:
-    return [("XINFO", "STREAM", key), ("XINFO", "GROUPS", key), ("MEMORY", "USAGE", key)]
+    return [
+        ("XINFO", "STREAM", key),
+        ("XINFO", "GROUPS", key),
+        ("MEMORY", "USAGE", key),
+        ("HKEYS", Keys(key).positions),
+    ]
 
 
 def _shard_info(key: str, replies: Sequence[Any]) -> _ShardInfo | None:
     """What the server says about one key; None if there is none."""
-    info, groups, size = replies
+    info, groups, size, sharing = replies
     if isinstance(info, ReplyError):
         error = refused(info, verb="describe", key=key)
         if isinstance(error, NotFound):
@@ -228,12 +237,13 @@ def _shard_info(key: str, replies: Sequence[Any]) -> _ShardInfo | None:
     about = by_name(info)
     first, last = about.get("first-entry"), about.get("last-entry")
     names = () if isinstance(groups, ReplyError) else map(by_name, groups)
+    sharers = () if isinstance(sharing, ReplyError) else sharing
     return _ShardInfo(
         length=about["length"],
         added=about.get("entries-added"),
         oldest=position_or_none(first[0] if first else None),
         newest=position_or_none(last[0] if last else None),
-        groups=frozenset(text(name["name"]) for name in names),
+        groups=frozenset([*(text(name["name"]) for name in names), *map(text, sharers)]),
         bytes=size if isinstance(size, int) else None,
     )
 

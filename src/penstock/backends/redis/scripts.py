@@ -147,8 +147,8 @@ return {'stored', first}
 )
 
 TRIM: Final = Script(
-    1,
-    """-- trim a page, never past what a group needs. KEYS stream
+    2,
+    """-- trim a page, never past what a group needs. KEYS stream, positions
 -- ARGV max events or -1, before id or '', guarded, limit, approximate
 local length = redis.call('XLEN', KEYS[1])
 local wanted = length
@@ -178,6 +178,11 @@ if ARGV[3] == '1' then
       need = next and next[1]
     end
     if need and (not bound or less(need, bound)) then bound = need end
+  end
+  local positions = redis.call('HGETALL', KEYS[2])  -- of groups that share shards
+  for i = 2, #positions, 2 do
+    local next = redis.call('XRANGE', KEYS[1], '(' .. positions[i], '+', 'COUNT', 1)[1]
+    if next and (not bound or less(next[1], bound)) then bound = next[1] end
   end
 end
 local page = math.min(wanted, tonumber(ARGV[4]))

@@ -79,6 +79,21 @@ class RedisShardGroups(RedisGroups):
                 return sharing
             raise
 
+    async def drop(self, shard: Shard, group: str) -> bool:
+        """See `ports.EventGroups.drop`; for a group that shares shards too."""
+        keys, base = Keys.of(shard), Keys(shard.stream)
+        verb = "drop a group of"
+        shared = await self.link.call("HDEL", keys.positions, group, verb=verb, key=keys.stream)
+        await self.link.call("UNLINK", base.roster(group), verb=verb, key=keys.stream)
+        return await super().drop(shard, group) or bool(shared)
+
+    async def sharing(self, keys: Keys) -> list[str]:
+        """The names of the groups that share the shard of *keys* with others."""
+        names = await self.link.call(
+            "HKEYS", keys.positions, verb="list groups of", key=keys.stream
+        )
+        return [text(name) for name in names]
+
     async def _sharing(self, shard: Shard) -> list[GroupInfo]:
         keys = Keys.of(shard)
         wire = await self.link.wire()

@@ -15,16 +15,15 @@ Source      Kafka's cooperative rebalance and generation fencing.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from penstock.backends.memory_members import LeasedMember, Tenant
-from penstock.backends.memory_store import Key, Place, Store, key_behind, padded
+from penstock.backends.memory_shard_group import ShardGroup, Slot
+from penstock.backends.memory_store import ZERO, Key, Place, Store, key_behind
 from penstock.errors import ConfigError, LeaseLost
 from penstock.event import OLDEST, Position, Shard, Start
-from penstock.ports import MemberOptions, Ownership, Page, Rebalanced
+from penstock.ports import Along, MemberOptions, Ownership, Page, Rebalanced
 from penstock.rules.leases import LOOKS, LeaseWatch
-from penstock.rules.shares import fair_shares
 
 
 class MemoryShardMember(LeasedMember):
@@ -39,6 +38,9 @@ class MemoryShardMember(LeasedMember):
         self._stream = stream.stream
         self._begun = False
         self._read: dict[Shard, Key] = {}
+        self._replayed: dict[Shard, Key] = {}
+        self._ownerships: dict[Shard, Ownership] = {}
+        self._yielding: dict[Shard, float] = {}
         self._watch = LeaseWatch(options.lease)
         self._settled = 0
         self._turn = 0
@@ -47,10 +49,27 @@ class MemoryShardMember(LeasedMember):
     def owned(self) -> Mapping[Shard, Ownership]:
         """The shards that this member owns now."""
         with self._place.store.lock:
-            slots = {shard: self._slot(shard) for shard in self._read}
-            return {s: slot.ownership() for s, slot in slots.items() if slot.owner is self._tenant}
+            return {s: kept for s, kept in self._ownerships.items() if self._owns(s)}
 
-    async def fetch(self, limit: int, wait: float) -> Sequence[Page]:
+    @property
+    def yielding(self) -> Sequence[Shard]:
+        """See `ports.ShardMember.yielding`."""
+        return tuple(self._yielding)
+
+    @property
+    def good_until(self) -> float:
+        """See `ports.ShardMember.good_until`."""
+        return self._guard.good_until
+
+    def lapse(self) -> None:
+        """See `ports.ShardMember.lapse`."""
+        with self._place.store.lock:
+            self._lapse(self._place.clock.monotonic(), "it said so")
+        self._tell()
+
+    async def fetch(
+        self, limit: int, wait: float, ahead: int = 0, paused: Container[Shard] = ()
+    ) -> Sequence[Page]:
         """The next entries of owned shards; see `ports.ShardMember.fetch`.
 
         Cancelled: nothing is skipped.
@@ -62,6 +81,7 @@ class MemoryShardMember(LeasedMember):
         self._check_open()
         clock = self._place.clock
         deadline = clock.monotonic() + wait
+        before = self.yielding
         await asyncio.sleep(0)  # a fetch that never waits must not starve the beats of its loop
         while True:
             self._check_open()
@@ -69,21 +89,27 @@ class MemoryShardMember(LeasedMember):
             now = clock.monotonic()
             try:
                 with self._place.store.lock:
-                    pages = self._collect(limit, now)
+                    pages = self._collect(limit, now, paused)
             finally:
                 self._tell()
-            if pages or now >= deadline:
+            if pages or now >= deadline or self.yielding != before:
                 return pages
             await self._bell.wait(clock, min(deadline, self._look_at) - now)
 
     async def commit(
-        self, shard: Shard, epoch: int, position: Position, state: bytes | None = None
+        self,
+        shard: Shard,
+        epoch: int,
+        position: Position,
+        state: bytes | None = None,
+        along: Along | None = None,
     ) -> None:
-        """Everything up to *position* is done; kept with *state* in one step.
+        """Everything up to *position* is done; kept with *state*, and *along*, in one step.
 
         Raises:
             LeaseLost: another epoch owns the shard; nothing was kept.
         """
+        clock, along = self._place.clock, along or Along()
         with self._place.store.lock:
             slot = self._slot(shard)
             if self._vanished() or slot.owner is not self._tenant or slot.epoch != epoch:
@@ -93,26 +119,48 @@ class MemoryShardMember(LeasedMember):
                     f"drop what came of it, its new owner repeats from what was committed",
                     positions=(str(position),),
                 )
-            slot.committed, slot.state = padded(position, 0), state
+            slot.keep(position, state, along, clock.monotonic(), clock.time())
+            self._ownerships[shard] = slot.ownership(clock.monotonic())
 
-    def _collect(self, limit: int, now: float) -> list[Page]:
+    async def release(self, shard: Shard) -> None:
+        """See `ports.ShardMember.release`."""
+        with self._place.store.lock:
+            if self._owns(shard):
+                self._team.give_up(shard.index)
+                self._ring()
+
+    async def progress(self, shard: Shard) -> Position | None:
+        """See `ports.ShardMember.progress`."""
+        with self._place.store.lock:
+            done = self._slot(shard).committed or self._slot(shard).start
+            return None if done == ZERO else Position(done)
+
+    def _owns(self, shard: Shard) -> bool:
+        return shard in self._read and self._slot(shard).owner is self._tenant
+
+    def _collect(self, limit: int, now: float, paused: Container[Shard]) -> list[Page]:
         self._raise_if_gone(now)
         self._tenant.active = now
         if now >= self._look_at:
             self._look(now)
-        if self._settled != self._team.version:
-            self._settle()
+        lease = self._options.lease
+        if self._settled != self._team.version or any(
+            now - since >= lease for since in self._yielding.values()
+        ):
+            self._settle(now)
         self._turn += 1
-        shards = list(self._read)
+        shards = [s for s in self._read if s not in paused and s not in self._yielding]
         turn = self._turn % len(shards) if shards else 0
         pages: list[Page] = []
         for shard in shards[turn:] + shards[:turn]:
-            log = self._place.store.made(shard)
-            at = log.behind(self._read[shard], limit)
-            if entries := log.entries[at]:
-                self._read[shard] = log.keys[at][-1]
-                pages.append(Page(shard, entries, None, self._slot(shard).epoch))
-                limit -= len(entries)
+            slot, replay = self._slot(shard), shard._replace(replay=True)
+            places = ((shard, self._read, self._place.store.made(shard)),)
+            for at, read, log in (*places, (replay, self._replayed, slot.replay)):
+                found = log.behind(read[at], limit)
+                if entries := log.entries[found]:
+                    read[at] = log.keys[found][-1]
+                    pages.append(Page(at, entries, None, slot.epoch))
+                    limit -= len(entries)
         return pages
 
     def _raise_if_gone(self, now: float) -> None:
@@ -125,7 +173,8 @@ class MemoryShardMember(LeasedMember):
         # What is still read from, and no longer owned, was taken: by `_lapse`, or just above.
         lost = [shard for shard in self._read if self._slot(shard).owner is not self._tenant]
         if lost:
-            self._read = {s: key for s, key in self._read.items() if s not in lost}
+            for shard in lost:
+                self._forget(shard)
             raise Rebalanced((), lost)
 
     def _look(self, now: float) -> None:
@@ -140,22 +189,37 @@ class MemoryShardMember(LeasedMember):
         quarter = now + self._options.lease / LOOKS
         self._look_at = quarter if death is None else min(quarter, death)
 
-    def _settle(self) -> None:
-        """Give up what is over the fair share, take what is free below it."""
+    def _settle(self, now: float) -> None:
+        """Name what is over the fair share, give up what was named a lease ago, take what is free.
+
+        What was named and is within the share again is kept.
+        """
         team = self._team
         surplus = len(self._read) - team.shares()[self._name]
-        lost = list(self._read)[len(self._read) - surplus :] if surplus > 0 else []
+        named = [shard for shard in self._yielding if shard in self._read]
+        named += [shard for shard in reversed(self._read) if shard not in named]
+        named = named[: max(0, surplus)]
+        self._yielding = {shard: self._yielding.get(shard, now) for shard in named}
+        lost = [s for s, since in self._yielding.items() if now - since >= self._options.lease]
         gained = team.free(self._shards)[: max(0, -surplus)]
         for shard in lost:
-            del self._read[shard]
+            self._forget(shard)
             team.give_up(shard.index)
         for shard in gained:
             slot = team.take(shard.index, self._tenant, next(self._place.store.numbers))
             self._read[shard] = slot.committed or slot.start
+            self._replayed[shard._replace(replay=True)] = ZERO
+            self._ownerships[shard] = slot.ownership(now)
         self._settled = team.version
         if lost or gained:
             self._ring()
             raise Rebalanced(gained, lost)
+
+    def _forget(self, shard: Shard) -> None:
+        """Read it no more."""
+        del self._read[shard], self._replayed[shard._replace(replay=True)]
+        self._ownerships.pop(shard, None)
+        self._yielding.pop(shard, None)
 
     def _slot(self, shard: Shard) -> Slot:
         return self._team.slots[shard.index]
@@ -221,79 +285,3 @@ class MemoryShardMember(LeasedMember):
         self._avoid_namesake()
         self._begin(now)
         self._bell.ring()
-
-
-class Slot:
-    """One shard of a group: who owns it in which epoch, and what was committed."""
-
-    def __init__(self, start: Key) -> None:
-        self.start = start
-        self.owner: Tenant | None = None
-        self.epoch = 0
-        self.committed: Key | None = None
-        self.state: bytes | None = None
-
-    def ownership(self) -> Ownership:
-        """What its owner has to know."""
-        committed = None if self.committed is None else Position(self.committed)
-        return Ownership(self.epoch, committed, self.state)
-
-
-class ShardGroup:
-    """One group of one stream. Pure: every verb is one step under the store's lock.
-
-    `version` moves with every change of members or owners: who has settled it need not look again.
-    """
-
-    def __init__(self, start: str, slots: list[Slot]) -> None:
-        self.start = start
-        self.slots = slots
-        self.members: dict[str, Tenant] = {}
-        self.version = 0
-
-    def join(self, tenant: Tenant) -> None:
-        """Add a member; it owns nothing yet."""
-        self.members[tenant.name] = tenant
-        self.version += 1
-
-    def drop_member(self, tenant: Tenant) -> int:
-        """Strike a member off; how many shards are free by it."""
-        if self.members.get(tenant.name) is tenant:
-            del self.members[tenant.name]
-        left = [slot for slot in self.slots if slot.owner is tenant]
-        for slot in left:
-            slot.owner = None
-        self.version += 1
-        return len(left)
-
-    def strike(self, name: str, seen: str) -> int | None:
-        """Take *name* for dead if its heartbeat still is *seen*; how many shards are free by it."""
-        tenant = self.members.get(name)
-        return None if tenant is None or tenant.beat != seen else self.drop_member(tenant)
-
-    def shares(self) -> Mapping[str, int]:
-        """How many shards each member should own."""
-        owned = Counter(slot.owner.name for slot in self.slots if slot.owner is not None)
-        return fair_shares({name: owned[name] for name in self.members}, len(self.slots))
-
-    def free(self, shards: Sequence[Shard]) -> list[Shard]:
-        """Those of *shards* that nobody owns."""
-        return [shard for shard in shards if self.slots[shard.index].owner is None]
-
-    def give_up(self, index: int) -> None:
-        """Leave a shard to whoever is due for it."""
-        self.slots[index].owner = None
-        self.version += 1
-
-    def take(self, index: int, tenant: Tenant, epoch: int) -> Slot:
-        """Make *tenant* the owner of a free shard."""
-        slot = self.slots[index]
-        slot.owner, slot.epoch = tenant, epoch
-        self.version += 1
-        return slot
-
-    def needed(self, index: int) -> Key:
-        """The first key that the group still needs: acked-only trimming leaves it, and the rest."""
-        slot = self.slots[index]
-        done = slot.committed or slot.start
-        return (done[0], done[1] + 1)

@@ -31,7 +31,7 @@ from penstock.ports import AppendOptions, Fields, Marks, RawEntry, TrimTo
 
 if TYPE_CHECKING:
     from penstock.backends.memory_pending import EventGroup
-    from penstock.backends.memory_shards import ShardGroup
+    from penstock.backends.memory_shard_group import ShardGroup
 
 Key = tuple[int, ...]
 """A position as a plain tuple of two numbers: compared often, so kept light."""

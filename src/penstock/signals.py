@@ -18,6 +18,7 @@ Severity = Literal["info", "warning", "error"]
 Kind = Literal[
     "connected",
     "disconnected",
+    "server-refuses",
     "start-ignored",
     "member-lapsed",
     "member-taken-over",
@@ -49,6 +50,7 @@ Kind = Literal[
 SEVERITY: Final[dict[Kind, Severity]] = {
     "connected": "info",
     "disconnected": "warning",
+    "server-refuses": "warning",
     "start-ignored": "info",
     "member-lapsed": "warning",
     "member-taken-over": "warning",

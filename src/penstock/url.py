@@ -15,26 +15,47 @@ import msgspec
 
 from penstock.errors import ConfigError
 
-SCHEMES: Final = ("embedded", "memory", "redis", "rediss", "redis+unix")
+SCHEMES: Final = (
+    "embedded",
+    "memory",
+    "redis",
+    "rediss",
+    "redis+unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+)
 """What `connect` takes today."""
 
-LATER: Final = ("redis+sentinel", "redis+cluster", "kafka", "file", "stdio")
+LATER: Final = ("redis+cluster", "kafka", "file", "stdio")
 """Known, and not there yet: refused with that word, so that nobody looks for a typing error."""
+
+_REDIS: Final = ("db", "user", "password", "client_name", "timeout")
+_TLS: Final = ("ca", "cert", "key", "verify")
+_SENTINEL: Final = ("sentinel_user", "sentinel_password")
 
 _OPTIONS: Final[dict[str, tuple[str, ...]]] = {
     "embedded": ("temporary", "timeout"),
     "memory": (),
-    "redis": ("db", "user", "password", "client_name", "timeout"),
-    "rediss": ("db", "user", "password", "client_name", "timeout", "ca", "cert", "key", "verify"),
-    "redis+unix": ("db", "user", "password", "client_name", "timeout"),
+    "redis": _REDIS,
+    "rediss": (*_REDIS, *_TLS),
+    "redis+unix": _REDIS,
+    "redis+sentinel": (*_REDIS, *_SENTINEL),
+    "rediss+sentinel": (*_REDIS, *_SENTINEL, *_TLS),
 }
 
+SECRET: Final = ("password", "sentinel_password")
+"""Options that are never shown."""
+
+SENTINEL_PORT: Final = 26379
 
 _ESCAPED: Final = "in a user or password write / ? # @ : % as %2F %3F %23 %40 %3A %25"
 
 
 class Url(msgspec.Struct, frozen=True):
-    """A URL, in parts. `path` is a name, a directory or a socket, by scheme."""
+    """A URL, in parts. `path` is a name, a directory, a socket or a master's name, by scheme.
+
+    `hosts` are those of sentinels, which may be several; `host` and `port` are empty then.
+    """
 
     scheme: str
     host: str = ""
@@ -43,14 +64,14 @@ class Url(msgspec.Struct, frozen=True):
     user: str | None = None
     password: str | None = None
     options: dict[str, str] = {}
+    hosts: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
         """The URL with its password masked."""
         login = "" if self.user is None and self.password is None else f"{self.user or ''}"
         if self.password is not None:
             login += ":***"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        place = host + (f":{self.port}" if self.port else "")
+        place = ",".join(map(_place, self.hosts or ((self.host, self.port),)))
         query = "&".join(f"{k}={quote(v, safe='*/')}" if v else k for k, v in self._shown())
         at = f"{login}@" if login else ""
         return f"{self.scheme}://{at}{place}{self.path}" + (f"?{query}" if query else "")
@@ -58,7 +79,12 @@ class Url(msgspec.Struct, frozen=True):
     __repr__ = __str__
 
     def _shown(self) -> list[tuple[str, str]]:
-        return [(k, "***" if k == "password" else v) for k, v in self.options.items()]
+        return [(k, "***" if k in SECRET else v) for k, v in self.options.items()]
+
+
+def _place(at: tuple[str, int]) -> str:
+    host, port = at
+    return (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
 
 
 def parse_url(text: str) -> Url:
@@ -81,8 +107,9 @@ def parse_url(text: str) -> Url:
 def _checked(text: str, scheme: str) -> Url:
     try:
         parts = urlsplit(text)
-        port = parts.port
-        host = parts.hostname or ""
+        hosts = _several(parts.netloc) if scheme.endswith("+sentinel") else ()
+        port = None if hosts else parts.port
+        host = "" if hosts else parts.hostname or ""
     except ValueError:  # its text may hold the password
         raise ConfigError(
             f"a URL's host and port must be a name and a number from 1 to 65535, "
@@ -90,7 +117,7 @@ def _checked(text: str, scheme: str) -> Url:
         ) from None
     if port == 0:
         raise ConfigError(f"a URL's port must be from 1 to 65535, got 0 in {_masked(text)!r}")
-    if "#" in text or (scheme in ("redis", "rediss") and "@" in parts.path):
+    if "#" in text or (scheme.startswith("redis") and scheme != "redis+unix" and "@" in parts.path):
         raise ConfigError(
             f"a URL must have no '#', and '@' only before its host, got {_masked(text)!r}; "
             f"{_ESCAPED}"
@@ -103,8 +130,19 @@ def _checked(text: str, scheme: str) -> Url:
             raise ConfigError(f"options of {scheme}:// are {offered}; got {given!r}; {_ESCAPED}")
     user = unquote(parts.username) if parts.username else options.get("user")
     password = unquote(parts.password) if parts.password else options.get("password")
-    url = Url(scheme, host, port or 0, unquote(parts.path), user, password, options)
+    url = Url(scheme, host, port or 0, unquote(parts.path), user, password, options, hosts)
     return _by_scheme(url)
+
+
+def _several(netloc: str) -> tuple[tuple[str, int], ...]:
+    """Each ``host:port`` of a list with commas; raises ValueError as `urlsplit` does."""
+    found: list[tuple[str, int]] = []
+    for one in netloc.rpartition("@")[2].split(","):
+        parts = urlsplit(f"//{one}")
+        if not parts.hostname or parts.port == 0:
+            raise ValueError
+        found.append((parts.hostname, parts.port or SENTINEL_PORT))
+    return tuple(found)
 
 
 def _by_scheme(url: Url) -> Url:
@@ -113,6 +151,8 @@ def _by_scheme(url: Url) -> Url:
         return msgspec.structs.replace(
             url, host=url.host or "localhost", port=url.port or 6379, options=_with_db(url)
         )
+    if url.scheme.endswith("+sentinel"):
+        return _with_master(url)
     if url.scheme == "redis+unix":
         if not url.path.strip("/"):
             raise ConfigError(
@@ -129,6 +169,18 @@ def _by_scheme(url: Url) -> Url:
     return url
 
 
+def _with_master(url: Url) -> Url:
+    """The path is the master's name, and a database behind it if there is one."""
+    name, _, number = url.path.strip("/").partition("/")
+    if not name:
+        raise ConfigError(
+            f"{url.scheme}:// must name the master, as in {url.scheme}://host:26379/mymaster"
+        )
+    options = {**url.options, "db": number} if number else url.options
+    check_database(options.get("db", "0"))
+    return msgspec.structs.replace(url, path=f"/{name}", options=options)
+
+
 def _with_db(url: Url) -> dict[str, str]:
     """The database may be the path, as in redis://host/2."""
     named = url.path.strip("/")
@@ -137,6 +189,11 @@ def _with_db(url: Url) -> dict[str, str]:
         options["db"] = named
     check_database(options.get("db", "0"))
     return options
+
+
+def taken_by(scheme: str) -> tuple[str, ...]:
+    """The options that URLs of *scheme* take, and `connect` as keywords."""
+    return _OPTIONS[scheme]
 
 
 def check_database(number: str) -> None:
@@ -153,7 +210,7 @@ def _known() -> str:
 
 def _masked(text: str) -> str:
     """*text* without what may be a password, for errors about URLs that do not parse."""
-    text = re.sub(r"(password=)[^&]*", r"\1***", text)
+    text = re.sub(r"((?:sentinel_)?password=)[^&]*", r"\1***", text)
     head, at, tail = text.rpartition("@")
     if not at:
         return re.sub(r"(://:)[^/]+", r"\1***", text)

@@ -31,7 +31,7 @@ from penstock.streams.names import check_label, check_stream
 from penstock.streams.opening import Opened, open_backend
 from penstock.streams.reader import Reader
 from penstock.streams.stream import Stream
-from penstock.url import Url, check_database, parse_url
+from penstock.url import Url, check_database, parse_url, taken_by
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -49,6 +49,12 @@ def connect(
     db: int | None = None,
     client_name: str | None = None,
     timeout: float | None = None,
+    ca: str | os.PathLike[str] | None = None,
+    cert: str | os.PathLike[str] | None = None,
+    key: str | os.PathLike[str] | None = None,
+    verify: bool | None = None,
+    sentinel_user: str | None = None,
+    sentinel_password: str | None = None,
     max_event_bytes: int = MAX_EVENT_BYTES,
     observer: Observer | Iterable[Observer] = (),
     clock: Clock | None = None,
@@ -62,6 +68,12 @@ def connect(
         db: which of the server's databases.
         client_name: what the server calls this connection.
         timeout: the longest wait for a connection, in seconds; 5 by default.
+        ca: a file of PEM with the authorities to trust, with ``rediss://``; else the system's.
+        cert: a file of PEM with our own certificate, for servers that ask for one.
+        key: a file of PEM with its private key, unless that is in *cert* too.
+        verify: False trusts any server: for tests alone.
+        sentinel_user: whom to log in to the sentinels as, with ``redis+sentinel://``.
+        sentinel_password: with which password; it is never shown.
         max_event_bytes: the largest event that may be appended.
         observer: who is told of signals (one or several); without any they are logged.
         clock: where time comes from; the machine's by default.
@@ -81,6 +93,12 @@ def connect(
         "db": None if db is None else str(db),
         "client_name": client_name,
         "timeout": None if timeout is None else str(timeout),
+        "ca": None if ca is None else os.fspath(ca),
+        "cert": None if cert is None else os.fspath(cert),
+        "key": None if key is None else os.fspath(key),
+        "verify": None if verify is None else ("yes" if verify else "no"),
+        "sentinel_user": sentinel_user,
+        "sentinel_password": sentinel_password,
     }
     parsed = _with_options(parse_url(text), {k: v for k, v in given.items() if v is not None})
     observers = Observers([observer] if callable(observer) else observer)
@@ -351,8 +369,8 @@ class Closable(Protocol):
 def _with_options(url: Url, given: dict[str, str]) -> Url:
     from msgspec.structs import replace
 
-    if given and url.scheme in ("memory", "embedded") and set(given) - {"timeout"}:
-        raise ConfigError(f"{url.scheme}:// takes no {', '.join(sorted(given))}")
+    if wrong := set(given) - set(taken_by(url.scheme)):
+        raise ConfigError(f"{url.scheme}:// takes no {', '.join(sorted(wrong))}")
     check_database(given.get("db", "0"))
     return replace(
         url,

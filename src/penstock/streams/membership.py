@@ -262,6 +262,7 @@ class Membership(Generic[T]):
                         self._pages.popleft()
                     backoff.reset()
                 except BackendUnavailable:
+                    self._sizer.lost()
                     self._ending.busy()
                     await self._clock.sleep(backoff.next())
         except Exception as error:  # noqa: BLE001 - whatever it is, every further step raises it

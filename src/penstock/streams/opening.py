@@ -95,14 +95,9 @@ async def _open_redis(url: Url, path: str, clock: Clock, observers: Observers) -
 
 
 def _address(url: Url, path: str) -> Any:
-    from penstock.backends.redis.control import Tls
-    from penstock.backends.redis.link import Address
+    from penstock.backends.redis.dialing import Address
 
     options = url.options
-    tls = None
-    if url.scheme == "rediss":
-        verify = options.get("verify", "yes") not in ("no", "0", "false")
-        tls = Tls(options.get("ca"), options.get("cert"), options.get("key"), verify)
     return Address(
         host=url.host,
         port=url.port,
@@ -112,8 +107,39 @@ def _address(url: Url, path: str) -> Any:
         db=int(options.get("db", "0")),
         client_name=options.get("client_name", "penstock"),
         timeout=_seconds(options.get("timeout", "5")),
-        tls=tls,
+        tls=_tls(options) if url.scheme.startswith("rediss") else None,
+        sentinels=_sentinels(url) if url.hosts else None,
     )
+
+
+def _sentinels(url: Url) -> Any:
+    from penstock.backends.redis.dialing import Sentinels
+
+    user, password = url.options.get("sentinel_user"), url.options.get("sentinel_password")
+    return Sentinels(url.hosts, url.path.strip("/"), user, password)
+
+
+def _tls(options: dict[str, str]) -> Any:
+    """How TLS is spoken; read now, so that a wrong file is told before anything is started."""
+    from penstock.backends.redis.control import Tls
+
+    verify = options.get("verify", "yes")
+    if verify not in ("yes", "no", "true", "false", "1", "0"):
+        raise ConfigError(f"verify must be yes or no, got {verify!r}")
+    tls = Tls(
+        options.get("ca"),
+        options.get("cert"),
+        options.get("key"),
+        verify in ("yes", "true", "1"),
+    )
+    try:
+        tls.context()
+    except OSError as error:  # ssl's own errors are ones too
+        named = ", ".join(f"{k}={options[k]}" for k in ("ca", "cert", "key") if k in options)
+        raise ConfigError(
+            f"ca, cert and key must be files of PEM that fit each other, got {named}: {error}"
+        ) from error
+    return tls
 
 
 def _seconds(text: str) -> float:

@@ -219,6 +219,7 @@ class Reader(Generic[T]):
                     await self._read_page(limit)
                     backoff.reset()
                 except (BackendUnavailable, NotFound):
+                    self._sizer.lost()
                     self._ending.busy()
                     await self._client.clock.sleep(backoff.next())
         except Exception as error:  # noqa: BLE001 - whatever it is, every further step raises it

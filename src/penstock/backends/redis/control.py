@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
-    from penstock.backends.redis.link import Address
+    from penstock.backends.redis.dialing import Address
 
 
 class Tls(msgspec.Struct, frozen=True):
@@ -46,9 +46,18 @@ def async_client(address: Address) -> redis.asyncio.Redis:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    return redis.asyncio.Redis(
-        **_options(address), retry=Retry(NoBackoff(), 0), socket_timeout=None
-    )
+    options: dict[str, Any] = {
+        **_options(address),
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": None,
+    }
+    if address.sentinels is None:
+        return redis.asyncio.Redis(**options)
+    from redis.asyncio.sentinel import Sentinel
+
+    hosts, login = list(address.sentinels.hosts), _sentinel_options(address, Retry(NoBackoff(), 0))
+    sentinel: Any = Sentinel(hosts, sentinel_kwargs=login, **options)
+    return sentinel.master_for(address.sentinels.master)
 
 
 def sync_client(address: Address) -> redis.Redis:
@@ -57,9 +66,19 @@ def sync_client(address: Address) -> redis.Redis:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    return redis.Redis(
-        **_options(address), retry=Retry(NoBackoff(), 0), socket_timeout=address.timeout
-    )
+    retry = Retry(NoBackoff(), 0)
+    options: dict[str, Any] = {
+        **_options(address),
+        "retry": retry,
+        "socket_timeout": address.timeout,
+    }
+    if address.sentinels is None:
+        return redis.Redis(**options)
+    from redis.sentinel import Sentinel
+
+    hosts, login = list(address.sentinels.hosts), _sentinel_options(address, retry)
+    sentinel: Any = Sentinel(hosts, sentinel_kwargs=login, **options)
+    return sentinel.master_for(address.sentinels.master)
 
 
 def preload() -> None:
@@ -78,14 +97,33 @@ def _options(address: Address) -> dict[str, Any]:
     }
     if address.path:
         return {**options, "unix_socket_path": address.path}
-    options.update(host=address.host, port=address.port, socket_keepalive=True)
-    if address.tls is not None:
-        options.update(
-            ssl=True,
-            ssl_ca_certs=address.tls.ca,
-            ssl_certfile=address.tls.cert,
-            ssl_keyfile=address.tls.key,
-            ssl_cert_reqs="required" if address.tls.verify else "none",
-            ssl_check_hostname=address.tls.verify,
-        )
-    return options
+    options["socket_keepalive"] = True
+    if address.sentinels is None:
+        options.update(host=address.host, port=address.port)
+    return {**options, **_tls_options(address.tls)}
+
+
+def _sentinel_options(address: Address, retry: Any) -> dict[str, Any]:
+    assert address.sentinels is not None
+    return {
+        "username": address.sentinels.user,
+        "password": address.sentinels.password,
+        "protocol": 2,
+        "retry": retry,
+        "socket_connect_timeout": 1.0,
+        "socket_timeout": 1.0,
+        **_tls_options(address.tls),
+    }
+
+
+def _tls_options(tls: Tls | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    return {
+        "ssl": True,
+        "ssl_ca_certs": tls.ca,
+        "ssl_certfile": tls.cert,
+        "ssl_keyfile": tls.key,
+        "ssl_cert_reqs": "required" if tls.verify else "none",
+        "ssl_check_hostname": tls.verify,
+    }

@@ -29,6 +29,10 @@ class ConnectionLost(Exception):
     """The connection ended with requests unanswered: what became of them is not known."""
 
 
+class TlsRefused(ConnectionLost):
+    """No agreement about TLS: a certificate, an authority, or a port that does not speak it."""
+
+
 RETRY: Final = frozenset(
     (
         "LOADING",
@@ -45,6 +49,15 @@ RETRY: Final = frozenset(
 )
 """Certainly not executed, and may go well later."""
 
+REFUSING: Final = (RETRY | {"OOM"}) - {"UNBLOCKED", "NOSCRIPT"}
+"""What the server's keepers should hear of: it stands, and serves nothing, or nothing new."""
+
+FULL: Final = "max number of clients"
+"""Within the text of the refusal (its first word is ERR, or none): maxclients is reached."""
+
+DEMOTED: Final = frozenset(("READONLY", "MASTERDOWN"))
+"""Said by a replica alone: the connection is given up, so that the next one finds the master."""
+
 _ADVICE: Final[dict[str, str]] = {
     "WRONGPASS": "check the user and the password of the URL",
     "NOAUTH": "give a user and a password in the URL",
@@ -52,8 +65,11 @@ _ADVICE: Final[dict[str, str]] = {
     "WRONGTYPE": "the key is not a stream; use another name",
     "OOM": "the server has reached maxmemory; trim streams or give it more memory",
     "MISCONF": "the server cannot write to its disk; free space or mend it",
-    "READONLY": "this is a replica; connect to the master",
+    "READONLY": "this is a replica; connect to the master, or let redis+sentinel:// find it",
+    "MASTERDOWN": "this replica has lost its master, and replica-serve-stale-data is no",
     "LOADING": "the server is loading its data",
+    "BUSY": "a script runs for too long; SCRIPT KILL ends one that has not written",
+    "CLUSTERDOWN": "the cluster does not serve all slots; mend it",
     "NOREPLICAS": "the server waits for its replicas (min-replicas-to-write)",
 }
 
@@ -63,7 +79,7 @@ def refused(error: Exception, *, verb: str, key: str = "") -> BackendError:
     text = str(error)
     code = text.partition(" ")[0]
     kind: type[BackendError] = BackendRejected
-    if code in RETRY or "max number of clients" in text:
+    if code in RETRY or FULL in text:
         kind = BackendUnavailable
     elif code == "NOGROUP" or "no such key" in text.lower():
         kind = NotFound

@@ -19,6 +19,7 @@ if beat and beat ~= 'struck' and beat ~= ARGV[3] then return beat end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':0')
 return 'joined'
 """,
+    when_full=True,
 )
 
 BEAT: Final = Script(
@@ -29,6 +30,7 @@ if not beat or string.sub(beat, 1, #ARGV[2]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. ARGV[3])
 return 1
 """,
+    when_full=True,
 )
 
 LOOK: Final = Script(
@@ -67,6 +69,7 @@ end
 if #due > 0 then redis.call('ZREM', KEYS[3], unpack(due)) end
 return {#ids - #entries, entries, counts, beats, consumers}
 """,
+    when_full=True,
 )
 
 CLAIM: Final = Script(
@@ -110,6 +113,7 @@ for i, entry in ipairs(entries) do
 end
 return {'claimed', entries, counts, #ids - #entries, ids[#ids]}
 """,
+    when_full=True,
 )
 
 PARK: Final = Script(
@@ -131,6 +135,7 @@ for i = 6, #ARGV do
 end
 return kept
 """,
+    when_full=True,
 )
 
 LEAVE: Final = Script(
@@ -162,6 +167,7 @@ local moved = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[4], 0, unpack(ids))
 for _, id in ipairs(moved) do redis.call('ZADD', KEYS[3], now, id) end
 return #pending
 """,
+    when_full=True,
 )
 
 ACK: Final = Script(
@@ -178,6 +184,7 @@ for i = 3, #ARGV do
 end
 return done
 """,
+    when_full=True,
 )
 
 BURY: Final = Script(
@@ -190,4 +197,5 @@ redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
 redis.call('HDEL', KEYS[2], ARGV[2])
 return 1
 """,
+    when_full=True,
 )

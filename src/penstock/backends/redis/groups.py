@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakSet
 
 from penstock.backends.redis.control import preload
 from penstock.backends.redis.edge import ReplyError, mapped
@@ -41,6 +42,18 @@ class RedisGroups:
         self.observers = observers
         self.link = Link(address, clock, observers)
         self.heart = Heart(address, clock)
+        self._links = WeakSet((self.link,))
+
+    def another_link(self) -> Link:
+        """A connection of its own, for reads that block; told too when the master has moved."""
+        link = Link(self.address, self.clock, self.observers)
+        self._links.add(link)
+        return link
+
+    def _on_moved(self, place: str) -> None:
+        """The sentinels have a new master."""
+        for link in list(self._links):
+            link.leave(place)
 
     async def join(
         self, shards: Sequence[Shard], group: str, options: MemberOptions
@@ -55,7 +68,7 @@ class RedisGroups:
                 self.observers(_start_ignored(shard, group, options.start))
         for shard in shards:
             await self._enter(shard, group, name, incarnation, options.lease)
-        own = Link(self.address, self.clock, self.observers)
+        own = self.another_link()
         member = RedisMember(self, own, shards, group, name, options, incarnation)
         member.begin(used=options.name is not None)
         return member

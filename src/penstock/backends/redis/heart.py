@@ -137,7 +137,7 @@ class Heart:
         """One round trip for all; nothing if the server cannot be reached."""
         if not pulses:
             return []
-        from redis.exceptions import NoScriptError, RedisError
+        from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
         for pulse in pulses:
             pulse.counter += 1
@@ -149,6 +149,8 @@ class Heart:
                 replies = self._pipeline(client, pulses)
         except (RedisError, OSError):
             return []
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            client.connection_pool.disconnect()  # a replica now: the next one finds the master
         self._backoff.reset()
         return replies
 

@@ -17,7 +17,8 @@ from penstock.backends.redis.cursor import before_time
 from penstock.backends.redis.edge import ReplyError
 from penstock.backends.redis.keys import stream_key
 from penstock.backends.redis.link import Link
-from penstock.errors import BackendError
+from penstock.backends.redis.replies import by_name, text
+from penstock.errors import BackendError, NotFound
 from penstock.event import Shard, Start
 
 
@@ -35,10 +36,21 @@ async def make_group(link: Link, shard: Shard, group: str, start: Start) -> bool
             key=shard.stream,
         )
     except BackendError as error:
-        if isinstance(error.__cause__, ReplyError) and error.__cause__.code == "BUSYGROUP":
+        code = error.__cause__.code if isinstance(error.__cause__, ReplyError) else ""
+        # A server whose memory is full refuses before it looks whether the group is there.
+        if code == "BUSYGROUP" or (code == "OOM" and await _exists(link, shard, group)):
             return False
         raise
     return True
+
+
+async def _exists(link: Link, shard: Shard, group: str) -> bool:
+    key = stream_key(shard)
+    try:
+        reply = await link.call("XINFO", "GROUPS", key, verb="join a group of", key=shard.stream)
+    except NotFound:
+        return False
+    return any(text(by_name(about)["name"]) == group for about in reply)
 
 
 def _group_start(start: Start) -> bytes | str:

@@ -1,60 +1,41 @@
 """Link: a wire that is made again when it breaks.
 
-Does        connect, log in, load the scripts; back off while the server cannot be reached.
+Does        connect, anew when that broke; back off while the server cannot be reached.
 Does not    send anything again: who sent it knows what that would mean.
 Invariants  1. one wire at a time; many that wait for it make one attempt together.
-            2. delays are capped and spread; waiting is cancellable at once.
-            3. a password is sent to the server, and nowhere else.
+            2. delays are capped and spread, and grow until a wire has held for a while: a server
+               that takes connections and ends them at once is not hammered. Waiting is
+               cancellable at once.
+            3. one signal an outage, however many attempts it takes; refusals twice a minute.
+            4. what was a master once, is not taken again as a replica.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import sys
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-import msgspec
-
-from penstock.backends.redis.control import Tls
+from penstock.backends.redis.dialing import REPLICA, Address, greet, open_wire
 from penstock.backends.redis.edge import (
-    RETRY,
     ConnectionLost,
     ReplyError,
+    TlsRefused,
     mapped,
-    refused,
     unavailable,
 )
-from penstock.backends.redis.script_list import ALL
 from penstock.backends.redis.scripts import Script
+from penstock.backends.redis.sentinel import find_master
 from penstock.backends.redis.wire import Arg, Wire
 from penstock.clock import Backoff, Clock
 from penstock.errors import BackendUnavailable, ClosedError
 from penstock.observers import Observers
 from penstock.signals import Signal
 
+STEADY: Final = 0.5
+"""Seconds that a wire must hold before the outage counts as over."""
 
-class Address(msgspec.Struct, frozen=True):
-    """Where the server is, and who we are there. `timeout` in seconds, for connecting."""
-
-    host: str = "localhost"
-    port: int = 6379
-    path: str = ""
-    user: str | None = None
-    password: str | None = None
-    db: int = 0
-    client_name: str = "penstock"
-    timeout: float = 5.0
-    tls: Tls | None = None
-
-    @property
-    def place(self) -> str:
-        """Host and port, or the socket's path: what errors name."""
-        return self.path or f"{self.host}:{self.port}"
-
-    def __repr__(self) -> str:
-        return f"Address({self.place})"
+_TOLD_EVERY: Final = 30.0
+"""Seconds between signals about a server that refuses."""
 
 
 class Link:
@@ -75,6 +56,10 @@ class Link:
         self._backoff = Backoff()
         self._closed = False
         self._broken = False
+        self._master = address.sentinels is not None
+        self._steady: asyncio.TimerHandle | None = None
+        self._flapped = False
+        self._told = float("-inf")
 
     @property
     def now(self) -> Wire | None:
@@ -97,10 +82,15 @@ class Link:
         try:
             async with asyncio.timeout(limit), self._lock:
                 while self.now is None:
+                    if self._flapped:
+                        self._flapped = False
+                        await self._clock.sleep(self._backoff.next())
                     try:
                         await self._connect()
                     except BackendUnavailable as error:
                         last = error.__cause__ or error
+                        if isinstance(last, TlsRefused) and self._wire is None:
+                            raise  # never worked: somebody must mend the certificates
                         await self._clock.sleep(self._backoff.next())
         except TimeoutError:
             raise unavailable(last, self.address.place, verb="connect") from last
@@ -144,23 +134,50 @@ class Link:
     def close(self) -> None:
         """Close the connection; requests without a reply fail."""
         self._closed = True
+        if self._steady is not None:
+            self._steady.cancel()
         if self._wire is not None:
             self._wire.end()
 
+    def leave(self, place: str) -> None:
+        """The master is at *place* now: a wire to anywhere else ends."""
+        if self._wire is not None and self._wire.place != place:
+            self._wire.end(ConnectionLost(f"the master is at {place} now"))
+
     async def _connect(self) -> None:
-        wire = await connect(self.address)
+        wire, role = await connect(self.address, master=self._master)
         self._wire = wire
-        self._backoff.reset()
-        if self._broken:
-            self._observers(Signal("connected", f"connected to {self.address.place} again"))
-        self._broken = False
+        self._master = self._master or role == "master"
+        wire.on_refused(self._on_refused)
+        self._steady = asyncio.get_running_loop().call_later(STEADY, self._holds)
         wire.on_lost(self._on_lost)
 
+    def _holds(self) -> None:
+        """The wire has held for a while: what was wrong is over."""
+        self._steady = None
+        self._backoff.reset()
+        if self._broken and not self._closed:
+            self._observers(Signal("connected", f"connected to {self.address.place} again"))
+        self._broken = False
+
     def _on_lost(self, error: Exception) -> None:
+        if self._steady is not None:
+            self._steady.cancel()
+            self._steady = None
+            self._flapped = True
         if not self._closed and not self._broken:
             self._broken = True
             text = f"the connection to {self.address.place} ended: {error}; connecting again"
             self._observers(Signal("disconnected", text))
+
+    def _on_refused(self, error: ReplyError) -> None:
+        """The server answers, and does nothing for now: whoever asked tries again."""
+        now = self._clock.monotonic()
+        if self._closed or now - self._told < _TOLD_EVERY:
+            return
+        self._told = now
+        text = f"redis at {self.address.place} refuses for now: {error}; trying again"
+        self._observers(Signal("server-refuses", text))
 
 
 def command(script: Script, keys: list[str], args: tuple[Arg, ...]) -> tuple[Arg, ...]:
@@ -168,68 +185,44 @@ def command(script: Script, keys: list[str], args: tuple[Arg, ...]) -> tuple[Arg
     return ("EVALSHA", script.sha, script.keys, *keys, *args)
 
 
-async def connect(address: Address) -> Wire:
-    """A wire that is logged in and has the scripts.
+async def connect(address: Address, *, master: bool = False) -> tuple[Wire, str]:
+    """A wire that is logged in and has the scripts, and the server's role.
+
+    *master*: only to a master; by sentinels it is always one.
 
     Raises:
-        BackendUnavailable: no connection, or no answer, within the address's timeout.
+        BackendUnavailable: no connection, or no answer, within the address's timeout; or no
+            master where one must be.
         BackendRejected: wrong credentials or rights.
     """
-    wire = Wire(address.place)
+    wire: Wire | None = None
     try:
         async with asyncio.timeout(address.timeout):
-            await _open(address, lambda: wire)
-            await _greet(wire, address)
+            host, port = await _whereabouts(address)
+            wire = await open_wire(address, host, port)
+            return wire, await _welcomed(wire, address, master)
     except (TimeoutError, OSError, ConnectionLost) as error:
-        wire.end()
+        _end(wire)
         raise unavailable(error, address.place, verb="connect") from error
     except BaseException:
-        wire.end()
+        _end(wire)
         raise
-    return wire
 
 
-async def _open(address: Address, protocol: Callable[[], Wire]) -> None:
-    loop = asyncio.get_running_loop()
-    if address.path:
-        await loop.create_unix_connection(protocol, address.path)
-        return
-    context = address.tls.context() if address.tls is not None else None
-    transport, _ = await loop.create_connection(protocol, address.host, address.port, ssl=context)
-    _keep_alive(transport.get_extra_info("socket"))
+async def _welcomed(wire: Wire, address: Address, master: bool) -> str:
+    role = await greet(wire, address)
+    if master and role == REPLICA:
+        raise ConnectionLost("it is a replica now, and was a master")
+    return role
 
 
-def _keep_alive(sock: socket.socket) -> None:
-    """A peer that is gone without a word is noticed within about half a minute."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if sys.platform == "linux":
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 25_000)
+async def _whereabouts(address: Address) -> tuple[str, int]:
+    if address.sentinels is None:
+        return address.host, address.port
+    found = await find_master(address)
+    return found.host, found.port
 
 
-async def _greet(wire: Wire, address: Address) -> None:
-    """Log in, choose the database, say who we are, load the scripts: one round trip."""
-    commands: list[tuple[Arg, ...]] = []
-    if address.password is not None:
-        login = (address.user, address.password) if address.user else (address.password,)
-        commands.append(("AUTH", *login))
-    must = len(commands) + 1
-    commands.append(("SELECT", address.db) if address.db else ("PING",))
-    commands.append(("CLIENT", "SETNAME", address.client_name))
-    commands.append(("CLIENT", "ID"))
-    commands += [("SCRIPT", "LOAD", script.text) for script in ALL]
-    replies = await wire.send_many(commands)
-    for reply in replies[:must]:
-        if isinstance(reply, ReplyError) and reply.code != "MISCONF":  # a full disk: reads go on
-            raise _greeting_refused(reply)
-    if isinstance(replies[must + 1], int):
-        wire.client_id = replies[must + 1]
-
-
-def _greeting_refused(error: ReplyError) -> Exception:
-    if error.code in RETRY:
-        return ConnectionLost(str(error))
-    return refused(error, verb="connect")
+def _end(wire: Wire | None) -> None:
+    if wire is not None:
+        wire.end()

@@ -18,10 +18,11 @@ from penstock.backends.redis.appender import RedisAppender
 from penstock.backends.redis.cursor import RedisCursor, start_id
 from penstock.backends.redis.edge import ReplyError, mapped, refused
 from penstock.backends.redis.keys import Keys, stream_key
-from penstock.backends.redis.link import Address, Link
+from penstock.backends.redis.link import Address
 from penstock.backends.redis.plain import PlainAppender
 from penstock.backends.redis.replies import by_name, position_or_none, text
 from penstock.backends.redis.scripts import PAGE, TRIM, TRIMMED
+from penstock.backends.redis.sentinel import MasterWatch
 from penstock.backends.redis.shard_groups import RedisShardGroups
 from penstock.backends.redis.wire import Arg
 from penstock.clock import Clock, SystemClock
@@ -63,6 +64,7 @@ class RedisBackend(RedisShardGroups):
     ) -> None:
         super().__init__(address, clock or SystemClock(), observers or Observers())
         self.server: dict[str, str] = {}
+        self._watch: MasterWatch | None = None
         self._redis: redis.asyncio.Redis | None = None
 
     @property
@@ -82,6 +84,8 @@ class RedisBackend(RedisShardGroups):
             BackendRejected: wrong credentials, or a server older than Redis 7.0.
         """
         await self.link.wire()
+        if self.address.sentinels is not None:
+            self._watch = MasterWatch(self.address, self.clock, self._on_moved)
         try:
             reply = await self.link.call("INFO", "server", verb="connect")
         except BackendRejected:
@@ -132,7 +136,7 @@ class RedisBackend(RedisShardGroups):
     async def cursor(self, starts: Mapping[Shard, Start]) -> RedisCursor:
         """See `ports.Log.cursor`."""
         after = {shard: await start_id(self.link, shard, start) for shard, start in starts.items()}
-        return RedisCursor(Link(self.address, self.clock, self.observers), after)
+        return RedisCursor(self.another_link(), after)
 
     async def read_range(
         self, shard: Shard, first: Position | None, last: Position | None, limit: int, reverse: bool
@@ -197,6 +201,8 @@ class RedisBackend(RedisShardGroups):
     async def aclose(self) -> None:
         """See `ports.Log.aclose`."""
         await self._stop_beating()
+        if self._watch is not None:
+            await self._watch.aclose()
         self.link.close()
         if self._redis is not None:
             await self._redis.aclose()

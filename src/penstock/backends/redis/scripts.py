@@ -24,14 +24,21 @@ KEPT: Final = 64
 
 
 class Script:
-    """A Lua text and its digest."""
+    """A Lua text and its digest.
+
+    Args:
+        keys: how many keys it takes.
+        text: the script.
+        when_full: whether it runs on a server that has reached maxmemory: what consumers need to
+            go on, and to free memory. What makes streams grow must not.
+    """
 
     __slots__ = ("keys", "sha", "text")
 
-    def __init__(self, keys: int, text: str) -> None:
+    def __init__(self, keys: int, text: str, *, when_full: bool = False) -> None:
         self.keys = keys
-        self.text = text
-        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self.text = f"#!lua flags=allow-oom\n{text}" if when_full else text
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
 OPEN: Final = Script(

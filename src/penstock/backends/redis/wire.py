@@ -5,6 +5,8 @@ Does not    reconnect, retry or know commands: `link.py` makes wires, the verbs 
 Invariants  1. replies come in the order of the requests: RESP2, no pushes.
             2. when the connection ends, every unanswered request fails with ConnectionLost.
             3. an unanswered request is never handed to another caller: a wire that timed out ends.
+            4. a server that says it is a replica now is left: the wire takes nothing more, and
+               ends when what is in flight is answered. The next one may find the new master.
 Cost        per batch: one write, one future. Per reply: what hiredis takes.
 """
 
@@ -17,7 +19,7 @@ from typing import Any, cast
 
 import hiredis
 
-from penstock.backends.redis.edge import ConnectionLost, ReplyError
+from penstock.backends.redis.edge import DEMOTED, REFUSING, ConnectionLost, ReplyError
 
 Arg = str | bytes | int | float
 
@@ -33,6 +35,23 @@ class _Request:
         self.replies: list[Any] = []
 
 
+class _Refusals:
+    """Makes the exception of each error reply; an object of its own, so that nothing goes round."""
+
+    def __init__(self) -> None:
+        self.demoted = False
+        self.told: Callable[[ReplyError], None] | None = None
+
+    def __call__(self, text: str) -> ReplyError:
+        error = ReplyError(text)
+        code = error.code
+        if code in DEMOTED:
+            self.demoted = True
+        if code in REFUSING and self.told is not None:
+            self.told(error)
+        return error
+
+
 class Wire(asyncio.Protocol):
     """One connection. Made by `link.connect`.
 
@@ -43,7 +62,8 @@ class Wire(asyncio.Protocol):
     def __init__(self, place: str) -> None:
         self.place = place
         self.client_id = 0
-        self._reader = hiredis.Reader(replyError=ReplyError, protocolError=ReplyError)
+        self._refusals = _Refusals()
+        self._reader = hiredis.Reader(replyError=self._refusals, protocolError=ReplyError)
         self._requests: deque[_Request] = deque()
         self._transport: asyncio.Transport | None = None
         self._lost: Exception | None = None
@@ -54,7 +74,7 @@ class Wire(asyncio.Protocol):
     @property
     def alive(self) -> bool:
         """Whether requests can be sent."""
-        return self._lost is None and self._transport is not None
+        return self._lost is None and self._transport is not None and not self._refusals.demoted
 
     def on_lost(self, listener: Callable[[Exception], None]) -> None:
         """Call *listener* once when the connection ends; at once if it has."""
@@ -62,6 +82,10 @@ class Wire(asyncio.Protocol):
             listener(self._lost)
         else:
             self._listeners.append(listener)
+
+    def on_refused(self, listener: Callable[[ReplyError], None]) -> None:
+        """Call *listener* with every reply that says: not now."""
+        self._refusals.told = listener
 
     def send(self, *args: Arg) -> asyncio.Future[Any]:
         """Send one command; the future has its reply, an error reply as exception."""
@@ -110,8 +134,9 @@ class Wire(asyncio.Protocol):
 
     def _request(self, data: bytes, count: int, *, single: bool = False) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if self._lost is not None or self._transport is None:
-            future.set_exception(ConnectionLost(str(self._lost or "not connected")))
+        if not self.alive or self._transport is None:
+            text = "the server is a replica now" if self._refusals.demoted else "not connected"
+            future.set_exception(ConnectionLost(str(self._lost or text)))
             return future
         self._requests.append(_Request(future, 0 if single else count))
         self._transport.write(data)
@@ -129,7 +154,9 @@ class Wire(asyncio.Protocol):
             while (reply := gets()) is not False:
                 self._deliver(reply)
         except ReplyError as error:
-            self.end(ConnectionLost(f"the server's answer cannot be read: {error}"))
+            self.end(ConnectionLost(f"the server's answer cannot be used: {error}"))
+        if self._refusals.demoted and not self._requests:
+            self.end(ConnectionLost("the server is a replica now"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the socket is gone."""
@@ -145,7 +172,8 @@ class Wire(asyncio.Protocol):
 
     def _deliver(self, reply: Any) -> None:
         if not self._requests:
-            raise ReplyError("a reply that nobody asked for")
+            told = str(reply) if isinstance(reply, ReplyError) else "a reply to nothing"
+            raise ReplyError(f"nobody had asked, and it said: {told}")
         request = self._requests[0]
         if request.left:
             request.replies.append(reply)
@@ -169,11 +197,18 @@ class Wire(asyncio.Protocol):
         requests, self._requests = self._requests, deque()
         for request in requests:
             if not request.future.done():
-                request.future.set_exception(ConnectionLost(str(error)))
+                request.future.set_exception(ConnectionLost(_last_word(request, error)))
                 request.future.exception()  # looked at: of a read that nobody waits for any more
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener(error)
+
+
+def _last_word(request: _Request, error: Exception) -> str:
+    """Why a connection ended: what the server said before, if it did, as when it is full."""
+    if request.replies and isinstance(request.replies[-1], ReplyError):
+        return f"the server ended it and said: {request.replies[-1]}"
+    return str(error)
 
 
 _pack_text: Callable[[tuple[Arg, ...]], bytes] = cast("Any", hiredis).pack_command

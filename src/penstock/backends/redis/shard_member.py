@@ -19,7 +19,6 @@ from penstock.backends.redis.edge import mapped
 from penstock.backends.redis.holdings import Held, Holdings, Mark
 from penstock.backends.redis.joining import new_incarnation
 from penstock.backends.redis.keys import Keys
-from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import position_or_none
 from penstock.backends.redis.shard_joining import take_name
 from penstock.backends.redis.shard_reading import Place, ShardReading
@@ -52,7 +51,7 @@ class RedisShardMember:
         self._holdings = Holdings(
             groups, stream, group, name, options, self._wake_from_thread, self._signal
         )
-        own = Link(groups.address, groups.clock, groups.observers)
+        own = groups.another_link()
         self._reading = ShardReading(own, self._link, self._clock, self._on_lost, self._on_other)
         self._others: list[Shard] = []
         self._turner: asyncio.TimerHandle | None = None

@@ -21,8 +21,8 @@ MAX_FOLDERS = 3  # penstock/backends/redis
 STOREY = {
     **dict.fromkeys(("_version", "errors", "event", "info", "url", "signals"), 1),
     **dict.fromkeys(("codecs", "layouts", "rules"), 1),
-    **dict.fromkeys(("ports", "group_ports", "shard_ports", "clock", "observers"), 2),
-    **dict.fromkeys(("backends", "stages"), 2),
+    **dict.fromkeys(("ports", "group_ports", "shard_ports", "clock", "manual_clock"), 2),
+    **dict.fromkeys(("observers", "backends", "stages"), 2),
     **dict.fromkeys(("streams", "flow", "pipeline", "__init__"), 3),
     **dict.fromkeys(("gateway", "observability", "cli", "testing", "__main__"), 4),
 }
@@ -33,6 +33,7 @@ APART = {
     "group_ports": {"ports", "backends", "stages", "clock", "observers"},
     "shard_ports": {"ports", "backends", "stages", "clock", "observers"},
     "clock": {"backends", "stages"},
+    "manual_clock": {"backends", "stages"},
     "observers": {"backends", "stages"},
     "backends": {"stages"},
     "stages": {"backends"},

@@ -41,6 +41,7 @@ from penstock.errors import (
     SubscriptionCancelled,
 )
 from penstock.event import END, NEWEST, OLDEST, Event, Position, after, at, idle
+from penstock.pipeline import App, AppOutcome, AppTest, HandlerStatistics
 from penstock.rules.retry import Retry
 from penstock.signals import Signal
 from penstock.streams.blocking import BlockingClient, blocking
@@ -55,6 +56,9 @@ __all__ = [
     "END",
     "NEWEST",
     "OLDEST",
+    "App",
+    "AppOutcome",
+    "AppTest",
     "BackendError",
     "BackendRejected",
     "BackendUnavailable",
@@ -70,6 +74,7 @@ __all__ = [
     "Event",
     "Group",
     "GroupLost",
+    "HandlerStatistics",
     "LeaseLost",
     "NotFound",
     "OutcomeUnknown",

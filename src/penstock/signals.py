@@ -45,6 +45,9 @@ Kind = Literal[
     "stage-waiting",
     "subscription-refused",
     "unhandled-message",
+    "handler-ended",
+    "handler-left",
+    "drain-late",
 ]
 
 SEVERITY: Final[dict[Kind, Severity]] = {
@@ -77,8 +80,11 @@ SEVERITY: Final[dict[Kind, Severity]] = {
     "stage-waiting": "warning",
     "subscription-refused": "warning",
     "unhandled-message": "warning",
+    "handler-ended": "error",
+    "handler-left": "warning",
+    "drain-late": "warning",
 }
-"""How grave each kind is; first those of streams, in the order of an event's life, then stages."""
+"""How grave each kind is: those of streams, in the order of an event's life, of stages, of Apps."""
 
 
 class Signal(msgspec.Struct, frozen=True, omit_defaults=True):

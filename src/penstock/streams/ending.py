@@ -11,13 +11,19 @@ Invariants  1. END is the newest event on entry, of every shard; that one is sti
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from penstock.clock import Clock
 from penstock.errors import ConfigError
 from penstock.event import Event, Position, Shard, Until
 
 T = TypeVar("T")
+
+_WAIT: Final = 1.0
+"""Seconds that one fetch waits, between looks at whether the end has come."""
+
+_NEAR: Final = 0.2
+"""Seconds that a fetch waits where there is an end: if nothing comes, it may be reached."""
 
 
 class Ending:
@@ -89,8 +95,10 @@ class Ending:
             return since is not None and self._clock.monotonic() - since >= self._idle
         return self._targets is not None and not self._targets
 
-    def wait(self, most: float) -> float:
+    def wait(self, most: float | None = None) -> float:
         """How long to wait for events, in seconds, before asking `reached` again."""
+        if most is None:
+            most = _NEAR if self._targets else _WAIT
         if self._idle is None:
             return most
         now = self._clock.monotonic()

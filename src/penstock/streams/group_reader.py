@@ -149,6 +149,17 @@ class GroupReader(Generic[T]):
         """
         await self._work.remove_stream(stream)
 
+    async def stop(self) -> None:
+        """Take nothing more: the iteration ends, and what was not yielded is handed back at once.
+
+        It comes to other members, uncounted. What is in hand is settled as before, until the
+        group is left. Stopping twice does nothing.
+
+        Raises:
+            ClosedError: the group is not open.
+        """
+        await self._work.stop()
+
     async def flush(self) -> None:
         """Wait until all queued acks and nacks are confirmed.
 

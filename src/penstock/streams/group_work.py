@@ -42,6 +42,10 @@ class GroupWork(Protocol[T]):
         """Join, and begin to fetch. Cancelled: not a member, or one that left as by a crash."""
         ...
 
+    async def stop(self) -> None:
+        """See `GroupReader.stop`. Cancelled: it is stopped, but for the reading that goes on."""
+        ...
+
     async def close(self, error: BaseException | None, *, quiet: bool) -> None:
         """Leave: send what is queued, hand back the rest.
 

@@ -44,12 +44,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WAIT: Final = 1.0
-"""Seconds that one fetch waits, between looks at whether the end has come."""
-
-_NEAR: Final = 0.2
-"""Seconds that a fetch waits where there is an end: if nothing comes, it may be reached."""
-
 LEAVING: Final = 10.0
 """Seconds that leaving may take when the server does not answer; then others take over."""
 
@@ -192,6 +186,13 @@ class Membership(Generic[T]):
         if self._member is not None:
             await self._settling.flush(self._member)
 
+    async def stop(self) -> None:
+        """See `GroupReader.stop`."""
+        self.opened().end()
+        self._tasks[0].cancel()
+        await asyncio.wait(self._tasks[:1])
+        self.give_back(self._inbox.clear())
+
     async def close(self, error: BaseException | None, *, quiet: bool) -> None:
         """Leave; an Exception counts a failure for what is in hand.
 
@@ -276,8 +277,7 @@ class Membership(Generic[T]):
             in_flight = self.ledger.events + self.ledger.queued
             ahead = self._sizer.room(in_flight, self.ledger.bytes) - limit
             began = self._clock.monotonic()
-            wait = self._ending.wait(_NEAR if self._ending.targets else WAIT)
-            pages = await self._member.fetch(limit, wait, ahead)
+            pages = await self._member.fetch(limit, self._ending.wait(), ahead)
         except MemberLapsed:
             self.ledger.lapse(self._inbox.clear())
             return

@@ -1,0 +1,7 @@
+"""Handlers and a URL: `App`. First `app.py`, then `runner.py`."""
+
+from penstock.pipeline.app import App
+from penstock.pipeline.statistics import HandlerStatistics
+from penstock.pipeline.trying import AppOutcome, AppTest
+
+__all__ = ["App", "AppOutcome", "AppTest", "HandlerStatistics"]

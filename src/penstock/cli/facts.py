@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 from penstock import BackendError, Client, ConfigError
+from penstock.rules.durability import Durability, durability
 
 
 class Facts(NamedTuple):
@@ -26,11 +27,9 @@ class Facts(NamedTuple):
         return f"Redis {self.info.get('redis_version', 'of an unknown version')}"
 
     @property
-    def durability(self) -> str:
+    def durability(self) -> Durability:
         """What survives: ``volatile``, ``crash-safe`` or ``power-safe``."""
-        if str(self.info.get("aof_enabled", "0")) != "1":
-            return "volatile"
-        return "power-safe" if self.config.get("appendfsync") == "always" else "crash-safe"
+        return durability(self.info, self.config)
 
 
 async def ask(client: Client) -> Facts | None:

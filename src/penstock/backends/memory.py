@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 
 from penstock.backends.memory_groups import MemoryEventMember
+from penstock.backends.memory_letters import MemoryLetters
 from penstock.backends.memory_shards import MemoryShardMember
 from penstock.backends.memory_store import (
     Bell,
@@ -48,7 +49,7 @@ from penstock.ports import (
 __all__ = ["MemoryAppender", "MemoryBackend", "MemoryCursor", "forget"]
 
 
-class MemoryBackend:
+class MemoryBackend(MemoryLetters):
     """Logs and groups of both kinds under one name of this process.
 
     Backends of one name share everything, also across threads and event loops; they should share
@@ -196,6 +197,9 @@ class MemoryBackend:
         with self._open_store.lock:
             log = self._place.store.log(shard)
             there = log is not None and log.event_groups.pop(group, None) is not None
+            if log is not None:
+                log.dead.pop(group, None)
+                log.replays.pop(group, None)
             self._place.store.ring(shard)
         return there
 

@@ -16,12 +16,14 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 
+from penstock.backends.letter_format import without_position
 from penstock.backends.memory_members import LeasedMember, Tenant
 from penstock.backends.memory_pending import EventGroup, Holder
-from penstock.backends.memory_store import ZERO, Place, key_behind
-from penstock.event import OLDEST, Position, Shard
-from penstock.ports import GroupVanished, MemberLapsed, MemberOptions, Page
-from penstock.rules.leases import LOOKS, LeaseWatch
+from penstock.backends.memory_store import ZERO, Place, StoredLog, key_behind
+from penstock.errors import ConfigError
+from penstock.event import OLDEST, Position, Shard, Start
+from penstock.ports import Death, GroupVanished, MemberLapsed, MemberOptions, Page, ParkedFull
+from penstock.rules.leases import LOOKS, STRUCK, LeaseWatch
 
 
 class MemoryEventMember(LeasedMember):
@@ -46,7 +48,9 @@ class MemoryEventMember(LeasedMember):
     def tell_known(self, known: Callable[[Shard], Container[bytes]]) -> None:
         """Nothing: no reply is ever lost here."""
 
-    async def fetch(self, limit: int, wait: float, ahead: int = 0) -> Sequence[Page]:
+    async def fetch(
+        self, limit: int, wait: float, ahead: int = 0, *, new: bool = True
+    ) -> Sequence[Page]:
         """Events for this member, at most *limit*; see `ports.EventMember.fetch`."""
         self._check_open()
         clock = self._place.clock
@@ -58,7 +62,7 @@ class MemoryEventMember(LeasedMember):
             now = clock.monotonic()
             try:
                 with self._place.store.lock:
-                    pages = self._collect(limit, now)
+                    pages = self._collect(limit, now, new)
                     wake = self._wake_at(deadline, limit)
             finally:
                 self._tell()
@@ -73,20 +77,92 @@ class MemoryEventMember(LeasedMember):
             seat = self._seat_in_place(shard)
             owner = seat.holder if seat and fenced else None
             done.set_result(seat.group.ack(ids, owner) if seat else 0)
+            if seat and shard.replay:
+                _forget_acked(seat.group, ids)
         return done
 
     async def park(
-        self, shard: Shard, ids: Sequence[bytes], delay: float, *, failed: bool
+        self,
+        shard: Shard,
+        ids: Sequence[bytes],
+        delay: float,
+        *,
+        failed: bool,
+        company: int = 0,
+        most: int = 0,
     ) -> Sequence[bytes]:
-        """Hand events back, due after *delay* seconds; the ids that were still its own."""
+        """Hand events back, due after *delay* seconds; see `ports.EventMember.park`."""
         with self._place.store.lock:
             seat = self._seat_in_place(shard)
             if seat is None:
                 return []
+            own = [entry_id for entry_id in ids if seat.group.holds(seat.holder, entry_id)]
+            room = max(0, most - len(seat.group.parked.held)) if most else len(own)
             due = self._place.clock.monotonic() + delay
-            kept = seat.group.park(seat.holder, ids, due, failed)
+            kept = seat.group.park(seat.holder, own[:room], due, failed, company)
             self._place.store.ring(shard)
+        if own[room:]:
+            raise ParkedFull(kept, own[room:])
         return kept
+
+    async def bury(self, shard: Shard, deaths: Sequence[Death]) -> Sequence[bytes]:
+        """Move events to the dead letters; the ids that were still its own."""
+        with self._place.store.lock:
+            seat, log = self._seat_in_place(shard), self._place.store.log(shard)
+            if seat is None or log is None:
+                return []
+            letters, time = log.dead.setdefault(self._group, StoredLog()), self._place.clock.time()
+            bury, holder, replayed = seat.group.bury, seat.holder, shard.replay
+            done = [
+                (death.id, bury(holder, death, time, letters, replayed=replayed))
+                for death in deaths
+            ]
+            lost = sum(buried is None for _, buried in done)
+            if lost:
+                self._notice_trimmed(shard, lost)
+            if shard.replay:
+                _forget_acked(seat.group, [death.id for death in deaths])
+        self._tell()
+        return [entry_id for entry_id, buried in done if buried is not False]
+
+    async def rest(self) -> None:
+        """Nothing: no read goes on when a fetch is over."""
+
+    async def add(self, shards: Sequence[Shard]) -> None:
+        """Be a member for *shards* too; see `ports.EventMember.add`."""
+        clock, lease = self._place.clock, self._options.lease
+        watch, deadline = LeaseWatch(lease), clock.monotonic() + lease
+        new = [shard for shard in shards if shard not in self._seats]
+        self._place.store.attach(self._bell, new)
+        while new:
+            now = clock.monotonic()
+            with self._place.store.lock:
+                bearers = {f"{s.stream}[{s.index}]": t for s in new if (t := self._bearer(s))}
+                for at, _ in watch.observe(now, bearers):
+                    del bearers[at]
+                if not bearers:
+                    self._shards += tuple(new)
+                    for shard in new:
+                        self._begin_at(shard, now, self._options.start)
+                    break
+            if now >= deadline:
+                raise ConfigError(
+                    f"a member name must be borne by one living member, and {self._name!r} lives "
+                    f"in group {self._group!r} of {next(iter(bearers))}"
+                )
+            await clock.sleep(min(lease / LOOKS, deadline - now))
+        self._tell()
+        self._bell.ring()
+
+    async def remove(self, shards: Sequence[Shard]) -> None:
+        """Leave *shards*: hand back what is pending there, uncounted."""
+        now = self._place.clock.monotonic()
+        with self._place.store.lock:
+            for shard in {*shards, *(shard._replace(replay=True) for shard in shards)}:
+                self._give_back_at(shard, now)
+                self._seats.pop(shard, None)
+                self._place.store.ring(shard)
+            self._shards = tuple(self._seats)
 
     async def progress(self, shard: Shard) -> Position | None:
         """Up to where the group has handed out; None: nothing yet."""
@@ -94,8 +170,9 @@ class MemoryEventMember(LeasedMember):
             seat = self._seat_in_place(shard)
             return Position(seat.group.last) if seat and seat.group.last != ZERO else None
 
-    def _collect(self, limit: int, now: float) -> list[Page]:
+    def _collect(self, limit: int, now: float, new: bool) -> list[Page]:
         self._raise_what_happened(now)
+        self._join_replays(now)
         if now >= self._look_at:
             self._look(now)
         seats = list(self._seats.items())
@@ -103,7 +180,8 @@ class MemoryEventMember(LeasedMember):
         turn = self._turn % len(seats)
         seats = seats[turn:] + seats[:turn]
         pages: list[Page] = []
-        for source in (Seat.backlogged, Seat.due, Seat.orphaned, None):
+        again = (Seat.backlogged, Seat.due, Seat.orphaned)
+        for source in (*again, None) if new else again:
             for shard, seat in seats:
                 page = (
                     self._new(shard, seat, limit, now)
@@ -116,21 +194,39 @@ class MemoryEventMember(LeasedMember):
         return pages
 
     def _new(self, shard: Shard, seat: Seat, limit: int, now: float) -> Page:
-        return Page(shard, seat.group.give_new(seat.holder, limit, now))
+        noack = self._options.noack and not shard.replay
+        entries = seat.group.give_new(seat.holder, limit, now, noack=noack)
+        return Page(shard, without_position(entries) if shard.replay else entries)
 
     def _again(
         self, shard: Shard, seat: Seat, ids: Iterator[bytes], limit: int, now: float
     ) -> Page:
         given, lost = seat.group.give_again(seat.holder, ids, limit, now)
         if lost:
-            text = "pending events were trimmed or removed before they were acked"
-            self._notice("trimmed-pending", text, shard.stream, lost)
-        return Page(shard, [row[1] for row in given], [row[2] for row in given])
+            self._notice_trimmed(shard, lost)
+        entries = [row[1] for row in given]
+        counts = [row[2] for row in given]
+        return Page(shard, without_position(entries) if shard.replay else entries, counts)
+
+    def _notice_trimmed(self, shard: Shard, lost: int) -> None:
+        text = "pending events were trimmed or removed before they were acked"
+        self._notice("trimmed-pending", text, shard.stream, lost)
+
+    def _join_replays(self, now: float) -> None:
+        """Be a member for what the group was handed back of its dead letters, once there is any."""
+        for shard in list(self._seats):
+            replay = shard._replace(replay=True)
+            if replay not in self._seats and self._group_now(replay) is not None:
+                self._shards += (replay,)
+                self._begin_at(replay, now, OLDEST)
 
     def _raise_what_happened(self, now: float) -> None:
-        for shard, seat in self._seats.items():
-            if self._group_now(shard) is not seat.group:
-                start = self._begin_at(shard, now).start
+        for shard, seat in list(self._seats.items()):
+            if shard.replay and self._group_now(shard) is not seat.group:
+                del self._seats[shard]  # dropped with its group; joined anew if there is another
+                self._shards = tuple(self._seats)
+            elif self._group_now(shard) is not seat.group:
+                start = self._begin_at(shard, now, OLDEST).start
                 text = f"the group was lost with all that was pending; made anew, from {start} on"
                 self._notice("group-lost", text, shard.stream)
                 raise GroupVanished(shard.stream, start)
@@ -163,8 +259,18 @@ class MemoryEventMember(LeasedMember):
         return min([deadline, self._look_at, *(due for due in dues if due is not None)])
 
     def _group_now(self, shard: Shard) -> EventGroup | None:
-        log = self._place.store.log(shard)
+        log = self._log_now(shard)
         return None if log is None else log.event_groups.get(self._group)
+
+    def _log_now(self, shard: Shard) -> StoredLog | None:
+        log = self._place.store.log(shard)
+        return log.replays.get(self._group) if log is not None and shard.replay else log
+
+    def _bearer(self, shard: Shard) -> str | None:
+        """The beat of whoever lives under this member's name."""
+        group = self._group_now(shard)
+        tenant = group.members.get(self._name) if group is not None else None
+        return None if tenant is None or tenant.beat == STRUCK else tenant.beat
 
     def _seat_in_place(self, shard: Shard) -> Seat | None:
         seat = self._seats.get(shard)
@@ -173,14 +279,15 @@ class MemoryEventMember(LeasedMember):
     def _begin(self, now: float) -> None:
         self._new_incarnation(now)
         for shard in self._shards:
-            self._begin_at(shard, now)
+            self._begin_at(shard, now, self._options.start)
 
-    def _begin_at(self, shard: Shard, now: float) -> EventGroup:
-        log = self._place.store.made(shard)
+    def _begin_at(self, shard: Shard, now: float, start: Start) -> EventGroup:
+        """Begin an incarnation there. Only a group that is new to everybody begins at *start*.
+
+        Made anew after a loss, it begins at the oldest, so that nothing retained is skipped.
+        """
+        log = self._log_now(shard) or self._place.store.made(shard)
         group = log.event_groups.get(self._group)
-        # Only a group that is new to everybody begins where its member says: made anew after a
-        # loss, it begins at the oldest, so that nothing retained is skipped.
-        start = OLDEST if shard in self._seats else self._options.start
         if group is None:
             group = EventGroup(log, str(start), key_behind(start, log))
             log.event_groups[self._group] = group
@@ -207,10 +314,13 @@ class MemoryEventMember(LeasedMember):
 
     def _give_back(self, now: float) -> None:
         for shard in self._shards:
-            seat = self._seat_in_place(shard)
-            if seat is not None:
-                seat.group.park(seat.holder, list(seat.holder.held), now, failed=False)
-                del seat.group.members[self._name]
+            self._give_back_at(shard, now)
+
+    def _give_back_at(self, shard: Shard, now: float) -> None:
+        seat = self._seat_in_place(shard)
+        if seat is not None:
+            seat.group.park(seat.holder, list(seat.holder.held), now, failed=False)
+            del seat.group.members[self._name]
 
     def _lapse(self, now: float, why: str) -> None:
         self._notice("member-lapsed", f"a new incarnation begins: {why}", self._shards[0].stream)
@@ -219,8 +329,13 @@ class MemoryEventMember(LeasedMember):
         self._new_incarnation(now)
         for shard in self._shards:
             if self._seat_in_place(shard):  # a lost group is made anew by fetch, which says so
-                self._begin_at(shard, now)
+                self._begin_at(shard, now, OLDEST)
         self._bell.ring()
+
+
+def _forget_acked(group: EventGroup, ids: Sequence[bytes]) -> None:
+    """What was replayed is not kept any longer than anybody needs it."""
+    group.log.remove(Position.of(entry_id) for entry_id in ids if not group.is_held(entry_id))
 
 
 class Seat:

@@ -18,10 +18,11 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
+from penstock.backends.letter_format import REPLAYED, pack
 from penstock.backends.memory_members import Tenant
 from penstock.backends.memory_store import ZERO, Key, StoredLog
 from penstock.event import Position, Shard
-from penstock.ports import GroupInfo, MemberInfo, PendingInfo, RawEntry
+from penstock.ports import Death, GroupInfo, MemberInfo, PendingInfo, RawEntry
 from penstock.rules.leases import STRUCK
 
 
@@ -47,12 +48,15 @@ class EventGroup:
         self._attempts: dict[bytes, tuple[int, int]] = {}  # failures, company
         self._dues: list[tuple[float, Key, bytes]] = []
 
-    def give_new(self, holder: Holder, limit: int, now: float) -> Sequence[RawEntry]:
-        """The next events that nobody was given yet."""
+    def give_new(
+        self, holder: Holder, limit: int, now: float, *, noack: bool = False
+    ) -> Sequence[RawEntry]:
+        """The next events that nobody was given yet; *noack*: held by nobody from then on."""
         at = self.log.behind(self.last, limit)
         keys, entries = self.log.keys[at], self.log.entries[at]
         if entries:
             self.last = keys[-1]
+        if entries and not noack:
             ids = [entry[0] for entry in entries]
             holder.held.update(zip(ids, ((key, 1, now) for key in keys), strict=True))
             self._owners.update(dict.fromkeys(ids, holder))
@@ -91,6 +95,21 @@ class EventGroup:
             acked += 1
         return acked
 
+    def bury(
+        self, holder: Holder, death: Death, time: float, letters: StoredLog, *, replayed: bool
+    ) -> bool | None:
+        """Move an event that *holder* holds to *letters*; None: it was trimmed; False: not its."""
+        if not self.holds(holder, death.id):
+            return False
+        key, deliveries, _ = holder.held[death.id]
+        entry = self.log.get(key)
+        if entry is not None:
+            position, own = (entry[1][1], entry[1][REPLAYED:]) if replayed else (death.id, entry[1])
+            header = pack(position, deliveries, death, time)
+            letters.append([header + list(own)], int(time * 1000))
+        self.ack([death.id], holder)
+        return None if entry is None else True
+
     def park(
         self, holder: Holder, ids: Iterable[bytes], due: float, failed: bool, company: int = 0
     ) -> list[bytes]:
@@ -108,6 +127,10 @@ class EventGroup:
     def holds(self, holder: Holder, entry_id: bytes) -> bool:
         """Whether *holder* holds the event."""
         return self._owners.get(entry_id) is holder
+
+    def is_held(self, entry_id: bytes) -> bool:
+        """Whether anybody holds the event, the parking place included."""
+        return entry_id in self._owners
 
     def due(self, now: float) -> Iterator[bytes]:
         """Parked events that are due by *now*, each taken off the schedule."""

@@ -137,7 +137,10 @@ class StoredStream:
 
 
 class StoredLog:
-    """One shard: its entries in order of their keys, and the groups that share its events."""
+    """One shard: its entries in order of their keys, and the groups that share its events.
+
+    `dead` are the letters of each group, `replays` what it was handed back of them.
+    """
 
     def __init__(self) -> None:
         self.keys: list[Key] = []
@@ -145,6 +148,8 @@ class StoredLog:
         self.last: Key = ZERO
         self.added = 0
         self.event_groups: dict[str, EventGroup] = {}
+        self.dead: dict[str, StoredLog] = {}
+        self.replays: dict[str, StoredLog] = {}
 
     def append(self, rows: Sequence[list[bytes]], now: int) -> PositionRun:
         """Add *rows* behind the last entry; *now* in milliseconds since 1970."""

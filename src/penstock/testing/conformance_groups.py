@@ -15,6 +15,7 @@ from typing import Final
 
 from penstock.event import NEWEST, Shard, after
 from penstock.ports import EventMember, GroupVanished, TrimTo
+from penstock.testing.conformance_failures import FAILURE_CHECKS
 from penstock.testing.conformance_leases import LEASE_CHECKS
 from penstock.testing.conformance_tools import (
     PATIENCE,
@@ -315,5 +316,6 @@ EVENT_GROUP_CHECKS: Final[Sequence[Check]] = (
     check_groups_and_pending_are_told,
     check_a_cancelled_fetch_loses_nothing,
     *LEASE_CHECKS,
+    *FAILURE_CHECKS,
 )
 """What every backend with `Features.event_groups` promises."""

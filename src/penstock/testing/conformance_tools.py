@@ -24,6 +24,7 @@ from penstock.ports import (
     EventMember,
     Features,
     Fields,
+    Letters,
     Log,
     Marks,
     MemberLapsed,
@@ -44,7 +45,7 @@ MARKS: Final = Marks("fields", "plain")
 """What the checks store their streams with."""
 
 
-class Backend(Log, EventGroups, ShardGroups, Protocol):
+class Backend(Log, EventGroups, ShardGroups, Letters, Protocol):
     """A client of a backend. Checks of what `Features` denies are not run, so it may lack it."""
 
 
@@ -156,10 +157,13 @@ async def join(
     *,
     name: str | None = None,
     start: Start = OLDEST,
+    noack: bool = False,
+    group: str = "g",
 ) -> EventMember:
-    """Join the group ``g``."""
+    """Join the group ``g``, or another one."""
+    options = MemberOptions(start, name, harness.lease, noack=noack)
     async with asyncio.timeout(PATIENCE):
-        return await backend.join(shards, "g", MemberOptions(start, name, harness.lease))
+        return await backend.join(shards, group, options)
 
 
 @asynccontextmanager
@@ -170,9 +174,11 @@ async def joined(
     *,
     name: str | None = None,
     start: Start = OLDEST,
+    noack: bool = False,
+    group: str = "g",
 ) -> AsyncGenerator[EventMember]:
     """A member that leaves in the end, or vanishes if the check has failed."""
-    member = await join(backend, harness, shards, name=name, start=start)
+    member = await join(backend, harness, shards, name=name, start=start, noack=noack, group=group)
     try:
         yield member
     except BaseException:

@@ -119,21 +119,30 @@ return {'claimed', entries, counts, #ids - #entries, ids[#ids]}
 PARK: Final = Script(
     3,
     """-- hand events back. KEYS stream, parked, attempts
--- ARGV group, member, parked consumer, delay in ms, failed, ids...
+-- ARGV group, member, parked consumer, delay in ms, company (-1: no failure), most (0: any), ids...
 local time = redis.call('TIME')
 local due = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4]
-local kept = {}
-for i = 6, #ARGV do
+local room = math.huge
+if ARGV[6] ~= '0' then room = tonumber(ARGV[6]) - redis.call('ZCARD', KEYS[2]) end
+local kept, left = {}, {}
+for i = 7, #ARGV do
   local id = ARGV[i]
   local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
   if one and one[2] == ARGV[2] then
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, id, 'JUSTID')
-    redis.call('ZADD', KEYS[2], due, id)
-    if ARGV[5] == '1' then redis.call('HINCRBY', KEYS[3], id, 1) end
-    kept[#kept + 1] = id
+    if #kept >= room then
+      left[#left + 1] = id
+    else
+      redis.call('ZADD', KEYS[2], due, id)
+      redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, id, 'JUSTID')
+      if ARGV[5] ~= '-1' then
+        local failed = string.match(redis.call('HGET', KEYS[3], id) or '0', '^%d+')
+        redis.call('HSET', KEYS[3], id, (failed + 1) .. ':' .. ARGV[5])
+      end
+      kept[#kept + 1] = id
+    end
   end
 end
-return kept
+return {kept, left}
 """,
     when_full=True,
 )
@@ -172,14 +181,16 @@ return #pending
 
 ACK: Final = Script(
     2,
-    """-- ack what is still the member's own. KEYS stream, attempts; ARGV group, member, ids...
+    """-- ack what is still the member's own. KEYS stream, attempts
+-- ARGV group, member, replayed (not kept then), ids...
 local done = 0
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local id = ARGV[i]
   local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
   if one and one[2] == ARGV[2] then
     done = done + redis.call('XACK', KEYS[1], ARGV[1], id)
     redis.call('HDEL', KEYS[2], id)
+    if ARGV[3] == '1' then redis.call('XDEL', KEYS[1], id) end
   end
 end
 return done

@@ -20,6 +20,7 @@ from penstock.backends.redis.group_scripts import JOIN
 from penstock.backends.redis.heart import Heart
 from penstock.backends.redis.joining import lease_of, make_group, new_incarnation, own_name
 from penstock.backends.redis.keys import PARKED, Keys, stream_key
+from penstock.backends.redis.letters import RedisLetters
 from penstock.backends.redis.link import Address, Link
 from penstock.backends.redis.member import RedisMember
 from penstock.backends.redis.replies import by_name, failures, group_info, member_info, text
@@ -33,7 +34,7 @@ from penstock.rules.leases import LeaseWatch
 from penstock.signals import Signal
 
 
-class RedisGroups:
+class RedisGroups(RedisLetters):
     """Groups on one server. Arguments as for `RedisBackend`."""
 
     def __init__(self, address: Address, clock: Clock, observers: Observers) -> None:
@@ -63,15 +64,19 @@ class RedisGroups:
         name = options.name or own_name()
         incarnation = new_incarnation(options.lease)
         for shard in shards:
-            made = await make_group(self.link, shard, group, options.start)
-            if not made and options.start.kind != "oldest":
-                self.observers(_start_ignored(shard, group, options.start))
+            await self.make(shard, group, options.start)
         for shard in shards:
-            await self._enter(shard, group, name, incarnation, options.lease)
+            await self.take_name(shard, group, name, incarnation, options.lease)
         own = self.another_link()
         member = RedisMember(self, own, shards, group, name, options, incarnation)
         member.begin(used=options.name is not None)
         return member
+
+    async def make(self, shard: Shard, group: str, start: Start) -> None:
+        """Make the group if there is none; one that is there goes on where it stands."""
+        made = await make_group(self.link, shard, group, start)
+        if not made and start.kind != "oldest":
+            self.observers(_start_ignored(shard, group, start))
 
     async def groups(self, shard: Shard) -> Sequence[GroupInfo]:
         """See `ports.EventGroups.groups`."""
@@ -114,13 +119,13 @@ class RedisGroups:
 
     async def enter(self, shard: Shard, group: str, name: str, incarnation: str, seen: str) -> str:
         """Take the name *name* if it is free or its beat is still *seen*; else that beat."""
-        beats = Keys.of(shard).beats(group)
+        beats = Keys.of(shard, group).beats(group)
         reply = await self.link.run(
             JOIN, [beats], name, incarnation, seen, verb="join a group of", key=shard.stream
         )
         return text(reply)
 
-    async def _enter(
+    async def take_name(
         self, shard: Shard, group: str, name: str, incarnation: str, lease: float
     ) -> None:
         """Take the name; where somebody had it, wait until it is clear that he is dead.

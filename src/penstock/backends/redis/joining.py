@@ -15,7 +15,7 @@ import socket
 
 from penstock.backends.redis.cursor import before_time
 from penstock.backends.redis.edge import ReplyError
-from penstock.backends.redis.keys import stream_key
+from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, text
 from penstock.errors import BackendError, NotFound
@@ -51,6 +51,19 @@ async def _exists(link: Link, shard: Shard, group: str) -> bool:
     except NotFound:
         return False
     return any(text(by_name(about)["name"]) == group for about in reply)
+
+
+async def join_replay(link: Link, keys: Keys, group: str) -> bool:
+    """Whether there are replayed events of the group; their own group is made if it is gone."""
+    try:
+        await link.call(
+            "XGROUP", "CREATE", keys.stream, group, "0", verb="join a group of", key=keys.stream
+        )
+    except BackendError as error:
+        if not isinstance(error.__cause__, ReplyError):
+            raise
+        return error.__cause__.code == "BUSYGROUP"
+    return True
 
 
 def _group_start(start: Start) -> bytes | str:

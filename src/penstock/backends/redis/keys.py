@@ -5,12 +5,13 @@
       penstock:{orders}:orders:w:<session>    an idempotent append session (a few minutes to hours)
       penstock:{orders}:orders:beats:<group>      heartbeats by member
       penstock:{orders}:orders:parked:<group>     events handed back, by the time they are due
-      penstock:{orders}:orders:attempts:<group>   failed attempts by event
+      penstock:{orders}:orders:attempts:<group>   failures by event: how many, and its company
       penstock:{orders}:orders:positions          what groups that share shards have committed
       penstock:{orders}:orders:share:<group>      the shard's owner, with what he has kept
       penstock:{orders}:orders:roster:<group>     heartbeats of members that share shards
-      penstock:{orders}:orders:dead:<group>       dead letters
-      penstock:{orders}:orders:replay:<group>     dead letters that are to be handled again
+      penstock:{orders}:orders:dead:<group>       dead letters, a stream
+      penstock:{orders}:orders:replay:<group>     what was taken back of them, a stream with the
+                                                  group alone; beside it as beside any stream
 
 Does        name keys so that every script stays in one slot: the tag is the stream's own hash
             tag if it has one, else its name.
@@ -46,17 +47,24 @@ class Keys:
         self.meta = self._prefix + "meta"
 
     @classmethod
-    def of(cls, shard: Shard) -> Keys:
-        """The keys of a shard; an unsharded stream is one under its own name."""
+    def of(cls, shard: Shard, group: str = "") -> Keys:
+        """The keys of a shard; an unsharded stream is one under its own name.
+
+        *group*: whose replayed events those of a `Shard` with `replay` are.
+        """
+        if shard.replay:
+            return cls(cls.of(shard._replace(replay=False)).replay(group))
         if shard.of == 1:
             return cls(shard.stream)
         return cls(stream_key(shard), cls(shard.stream))
 
     def of_group(self, group: str) -> list[str]:
         """Everything that is kept for a group beside the stream."""
+        replay = Keys(self.replay(group))
+        beside = [replay.stream, replay.beats(group), replay.parked(group), replay.attempts(group)]
         return [
             *(self.beats(group), self.parked(group), self.attempts(group)),
-            *(self.share(group), self.roster(group), self.letters(group), self.replay(group)),
+            *(self.share(group), self.roster(group), self.letters(group), *beside),
         ]
 
     def session(self, session: str) -> str:

@@ -14,24 +14,25 @@ Source      Redis XREADGROUP, XPENDING, XCLAIM; DESIGN.md, "Members are leased, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from penstock.backends.redis.cursor import BLOCK, GRACE
-from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped, refused
-from penstock.backends.redis.group_scripts import ACK, LEAVE, PARK
+from penstock.backends.letter_format import without_position
+from penstock.backends.redis.cursor import BLOCK
+from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped
 from penstock.backends.redis.heart import Pulse
-from penstock.backends.redis.joining import make_group, new_incarnation
-from penstock.backends.redis.keys import PARKED, Keys, stream_key
+from penstock.backends.redis.joining import join_replay, make_group, new_incarnation
+from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Link
+from penstock.backends.redis.outcomes import Outcomes
+from penstock.backends.redis.reads import Reads
 from penstock.backends.redis.replies import by_name, pages, position_or_none, text
 from penstock.backends.redis.scripts import PAGE
-from penstock.backends.redis.takeovers import CHECKED, Takeovers
-from penstock.backends.redis.wire import Arg, Wire
-from penstock.errors import BackendError, LeaseLost, NotFound
+from penstock.backends.redis.takeovers import LOOK_EVERY, Takeovers
+from penstock.errors import BackendError, LeaseLost
 from penstock.event import OLDEST, Position, Shard
-from penstock.ports import GroupVanished, MemberLapsed, MemberOptions, Page
+from penstock.ports import Death, GroupVanished, MemberLapsed, MemberOptions, Page
 from penstock.signals import Kind, Signal
 
 if TYPE_CHECKING:
@@ -63,9 +64,11 @@ class RedisMember:
         self._pulses: dict[Shard, Pulse] = {}
         self._ours = {incarnation}
         self._takeovers = Takeovers(groups, self._keys, group, name, options, self._signal)
-        self._reading: asyncio.Future[Any] | None = None
-        self._asked = 0.0
         self._wake = asyncio.Event()
+        self._outcomes = Outcomes(groups.link, group, name, self._takeovers.signal_trimmed)
+        head = ("XREADGROUP", "GROUP", group, name, "COUNT")
+        self._reads = Reads(own, groups.link, groups.clock, self._wake, head, options.noack)
+        self._next_replays = 0.0
         self._turner: asyncio.TimerHandle | None = None
         self._gone = False
 
@@ -81,16 +84,17 @@ class RedisMember:
 
     def begin(self, *, used: bool) -> None:
         """Beat from now on; *used*: the name may have pending events, which come first."""
-        now = self._groups.clock.monotonic()
-        loop = asyncio.get_running_loop()
         for shard, keys in self._keys.items():
-            lease, hold = self._options.lease, self._options.hold
-            beats = keys.beats(self._group)
-            pulse = Pulse(beats, self._name, self._incarnation, lease, hold, now)
-            self._pulses[shard] = pulse
-            self._groups.heart.add(pulse, lambda: _wake(loop, self._wake))
+            self._beat_in(shard, keys)
         self._takeovers.begin(self._incarnation, used=used)
         self._turn()
+
+    def _beat_in(self, shard: Shard, keys: Keys) -> None:
+        now, loop = self._groups.clock.monotonic(), asyncio.get_running_loop()
+        lease, hold = self._options.lease, self._options.hold
+        pulse = Pulse(keys.beats(self._group), self._name, self._incarnation, lease, hold, now)
+        self._pulses[shard] = pulse
+        self._groups.heart.add(pulse, lambda: _wake(loop, self._wake))
 
     @property
     def good_until(self) -> float:
@@ -107,7 +111,9 @@ class RedisMember:
         """See `ports.EventMember.tell_known`."""
         self._takeovers.known = known
 
-    async def fetch(self, limit: int, wait: float, ahead: int = 0) -> Sequence[Page]:
+    async def fetch(
+        self, limit: int, wait: float, ahead: int = 0, *, new: bool = True
+    ) -> Sequence[Page]:
         """See `ports.EventMember.fetch`."""
         clock = self._groups.clock
         deadline = clock.monotonic() + wait
@@ -117,12 +123,13 @@ class RedisMember:
                 raise MemberLapsed(f"member {self._name!r} was taken for dead")
             with mapped(self._own.address.place, verb="read", key=self._any_key()):
                 try:
+                    await self._join_replays()
                     if found := await self._takeovers.find(
-                        min(limit, PAGE), quiet=self._reading is None
+                        min(limit, PAGE), quiet=not self._reads.under_way
                     ):
-                        return found
+                        return _plain(found)
                     pause = min(deadline, self._takeovers.next_look) - clock.monotonic()
-                    found = await self._new(limit, max(0.0, pause), ahead)
+                    found = await self._new(limit, max(0.0, pause), ahead, new)
                 except ReplyError as error:
                     await self._on_refusal(error)
                     continue
@@ -132,40 +139,72 @@ class RedisMember:
                     await self._on_refusal(error.__cause__)
                     continue
             if found or clock.monotonic() >= deadline:
-                return found
+                return _plain(found)
 
     async def ack(self, shard: Shard, ids: Sequence[bytes], *, fenced: bool = False) -> int:
         """See `ports.EventMember.ack`. May be called again when the outcome is not known."""
-        keys = self._keys[shard]
-        if fenced or self._may_be_dead():
-            return await self._ack_fenced(keys, ids)
-        chunks = [ids[at : at + 1000] for at in range(0, len(ids), 1000)]
-        wire = await self._link.wire()
-        commands: list[tuple[Arg, ...]] = [
-            ("XACK", keys.stream, self._group, *chunk) for chunk in chunks
-        ]
-        with mapped(self._link.address.place, verb="ack in", key=keys.stream):
-            replies = await wire.call_many(commands, timeout=BLOCK)
-        for reply in replies:
-            if isinstance(reply, ReplyError):
-                raise refused(reply, verb="ack in", key=keys.stream)
-        return sum(replies)
+        if (keys := self._keys.get(shard)) is None:
+            return 0
+        if fenced or shard.replay or self._may_be_dead():
+            return await self._outcomes.ack_own(keys, ids, replayed=shard.replay)
+        return await self._outcomes.ack(keys, ids)
 
     async def park(
-        self, shard: Shard, ids: Sequence[bytes], delay: float, *, failed: bool
+        self,
+        shard: Shard,
+        ids: Sequence[bytes],
+        delay: float,
+        *,
+        failed: bool,
+        company: int = 0,
+        most: int = 0,
     ) -> Sequence[bytes]:
         """See `ports.EventMember.park`."""
-        keys = self._keys[shard]
-        names = [keys.stream, keys.parked(self._group), keys.attempts(self._group)]
-        kept: list[bytes] = []
-        for at in range(0, len(ids), CHECKED):
-            args = (self._group, self._name, PARKED, int(delay * 1000), int(failed))
-            chunk = ids[at : at + CHECKED]
+        if (keys := self._keys.get(shard)) is None:
+            return []
+        return await self._outcomes.park(keys, ids, delay, company if failed else -1, most)
+
+    async def bury(self, shard: Shard, deaths: Sequence[Death]) -> Sequence[bytes]:
+        """See `ports.EventMember.bury`."""
+        if (keys := self._keys.get(shard)) is None:
+            return []
+        dead = Keys.of(shard._replace(replay=False)).letters(self._group)
+        return await self._outcomes.bury(keys, dead, shard, deaths)
+
+    async def rest(self) -> None:
+        """See `ports.EventMember.rest`."""
+        await self._reads.end()
+        if not self._reads.under_way:
+            return
+        with mapped(self._own.address.place, verb="read", key=self._any_key()):
             try:
-                kept += await self._link.run(PARK, names, *args, *chunk, verb="hand back to")
-            except NotFound:  # the group is gone: nothing is ours, and the next fetch says so
-                return kept
-        return kept
+                given = pages(self._reads.take(), self._shards)
+            except ConnectionLost:
+                self._lost_contact()
+                raise
+        for page in given:
+            ids = [entry[0] for entry in page.entries]
+            await self.park(page.shard, ids, 0.0, failed=False)
+
+    async def add(self, shards: Sequence[Shard]) -> None:
+        """See `ports.EventMember.add`."""
+        for shard in shards:
+            if shard not in self._keys:
+                await self._groups.make(shard, self._group, self._options.start)
+                await self._sit(shard, used=self._options.name is not None)
+        await self._reads.end()
+
+    async def remove(self, shards: Sequence[Shard]) -> None:
+        """See `ports.EventMember.remove`."""
+        left = [
+            (shard, keys)
+            for one in shards
+            for shard in (one, one._replace(replay=True))
+            if (keys := self._forget(shard)) is not None
+        ]
+        await self._reads.end()
+        for _, keys in left:
+            await self._outcomes.hand_back(keys, self._incarnation)
 
     async def progress(self, shard: Shard) -> Position | None:
         """See `ports.EventMember.progress`."""
@@ -181,9 +220,9 @@ class RedisMember:
         """See `ports.EventMember.leave`."""
         self._gone = True
         try:
-            await self._end_reading()
+            await self._reads.end()
             for keys in self._keys.values():
-                await self._hand_back(keys)
+                await self._outcomes.hand_back(keys, self._incarnation)
         finally:
             self.abandon()
 
@@ -196,54 +235,77 @@ class RedisMember:
             self._turner.cancel()
         self._own.close()
 
-    async def _new(self, limit: int, wait: float, ahead: int) -> list[Page]:
+    async def _new(self, limit: int, wait: float, ahead: int, fresh: bool) -> list[Page]:
         """New events; the read goes on in the background when *wait* is over."""
-        if self._reading is None:
-            self._read(await self._own.wire(), limit)
-        reading = self._reading
-        assert reading is not None
-        if not await self._wait_for(reading, wait):
-            if self._groups.clock.monotonic() - self._asked > BLOCK + GRACE:
+        reads = self._reads
+        if not reads.under_way and not fresh:
+            await self._groups.clock.sleep(wait)
+            return []
+        if not reads.under_way:
+            reads.send(await self._own.wire(), list(self._names()), limit)
+        if not await reads.answered(wait):
+            if reads.overdue:
                 self._lost_contact()
             return []
-        self._reading = None
         try:
-            found = pages(reading.result(), self._shards)
+            found = pages(reads.take(), self._shards)
         except ConnectionLost:
             self._lost_contact()
             raise
-        busy = found and ahead >= limit and not self._takeovers.wants_quiet
+        busy = found and fresh and ahead >= limit and not self._takeovers.wants_quiet
         if busy and (wire := self._own.now) is not None:
-            self._read(wire, limit)  # the server works while the program does
+            reads.send(wire, list(self._names()), limit)  # the server works while the program does
         return found
 
-    def _read(self, wire: Wire, limit: int) -> None:
-        names = [stream_key(shard) for shard in self._shards.values()]
-        each = max(1, limit // len(names))
-        head = ("XREADGROUP", "GROUP", self._group, self._name, "COUNT", each)
-        block = ("BLOCK", int(BLOCK * 1000))
-        self._reading = wire.send(*head, *block, "STREAMS", *names, *(">" for _ in names))
-        self._asked = self._groups.clock.monotonic()
+    def _names(self) -> Iterator[str]:
+        return (keys.stream for keys in self._keys.values())
 
-    async def _wait_for(self, reading: asyncio.Future[Any], wait: float) -> bool:
-        """Whether the read is done within *wait* seconds; a lapse ends the waiting."""
-        if reading.done():
-            return True
-        self._wake.clear()
-        woken = asyncio.ensure_future(self._wake.wait())
-        try:
-            await asyncio.wait((reading, woken), timeout=wait, return_when="FIRST_COMPLETED")
-        finally:
-            woken.cancel()
-        return reading.done()
+    async def _join_replays(self) -> None:
+        """Be a member for what the group was handed back of its dead letters, once there is any."""
+        now = self._groups.clock.monotonic()
+        replays = [shard._replace(replay=True) for shard in self._keys if not shard.replay]
+        missing = [shard for shard in replays if shard not in self._keys]
+        if now < self._next_replays or not missing or self._options.noack:
+            return
+        self._next_replays = now + LOOK_EVERY
+        wire = await self._link.wire()
+        there = await wire.call_many(
+            [("EXISTS", Keys.of(shard, self._group).stream) for shard in missing], timeout=BLOCK
+        )
+        for shard, exists in zip(missing, there, strict=True):
+            if exists == 1 and await join_replay(
+                self._link, Keys.of(shard, self._group), self._group
+            ):
+                await self._sit(shard, used=True)
+                await self._reads.end()
+
+    async def _sit(self, shard: Shard, *, used: bool) -> None:
+        """Be a member of one more shard; *used*: it may have pending events under our name."""
+        lease = self._options.lease
+        await self._groups.take_name(shard, self._group, self._name, self._incarnation, lease)
+        keys = Keys.of(shard, self._group)
+        self._keys[shard] = keys
+        self._shards[keys.stream.encode()] = shard
+        self._takeovers.add(shard, used=used)
+        self._beat_in(shard, keys)
+
+    def _forget(self, shard: Shard) -> Keys | None:
+        """Be a member of one shard less; its keys, if it was one."""
+        if (keys := self._keys.pop(shard, None)) is None:
+            return None
+        del self._shards[keys.stream.encode()]
+        self._groups.heart.remove(self._pulses.pop(shard))
+        self._takeovers.remove(shard)
+        return keys
 
     async def _on_refusal(self, error: ReplyError) -> None:
         """The group may be gone: make it anew from the oldest event, and say so."""
         if error.code not in ("NOGROUP", "UNBLOCKED"):
             raise error
-        self._reading = None
-        for shard in self._keys:
-            if await make_group(self._link, shard, self._group, OLDEST):
+        for shard in list(self._keys):
+            if shard.replay:
+                self._forget(shard)  # if that group is still there, we join it anew
+            elif await make_group(self._link, shard, self._group, OLDEST):
                 for pulse in self._pulses.values():
                     pulse.late = True  # the next fetch begins anew, when it can
                 message = (
@@ -256,7 +318,7 @@ class RedisMember:
     async def _begin_anew(self) -> None:
         """A new incarnation under the same name; what the old one was reading is not used."""
         incarnation = new_incarnation(self._options.lease)
-        for shard, pulse in self._pulses.items():
+        for shard, pulse in list(self._pulses.items()):
             beat = await self._enter(shard, incarnation)
             if beat != "joined":
                 raise LeaseLost(
@@ -265,7 +327,7 @@ class RedisMember:
                 )
             self._groups.heart.remove(pulse)
         self._incarnation = incarnation
-        self._drop_reading()
+        self._reads.drop()
         if self.lapsed:
             message = f"member {self._name!r} could not beat for a lease; it begins anew"
             self._signal("member-lapsed", message, next(iter(self._keys)), None)
@@ -282,42 +344,8 @@ class RedisMember:
 
     def _lost_contact(self) -> None:
         """What the server gave us may not have come: look into our pending list."""
-        self._drop_reading()
+        self._reads.drop()
         self._takeovers.lost_contact()
-
-    def _drop_reading(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-        self._reading = None
-        if self._own.now is not None:
-            self._own.now.end()
-
-    async def _end_reading(self) -> None:
-        """End a blocked read, so that the server gives us nothing more."""
-        reading, wire = self._reading, self._own.now
-        if reading is None or wire is None:
-            return
-        if wire.client_id:
-            with suppress(BackendError):  # without the right to it, the read ends by itself
-                await self._link.call("CLIENT", "UNBLOCK", wire.client_id, verb="leave")
-        await asyncio.wait((reading,), timeout=BLOCK + GRACE)
-
-    async def _hand_back(self, keys: Keys) -> None:
-        names = [keys.stream, keys.beats(self._group), keys.parked(self._group)]
-        args = (self._group, self._name, self._incarnation, PARKED, PAGE)
-        while await self._link.run(LEAVE, names, *args, verb="leave a group of") > 0:
-            pass
-
-    async def _ack_fenced(self, keys: Keys, ids: Sequence[bytes]) -> int:
-        done = 0
-        names = [keys.stream, keys.attempts(self._group)]
-        for at in range(0, len(ids), CHECKED):
-            args = (self._group, self._name, *ids[at : at + CHECKED])
-            try:
-                done += await self._link.run(ACK, names, *args, verb="ack in")
-            except NotFound:  # the group is gone: nothing is ours, and the next fetch says so
-                return done
-        return done
 
     def _may_be_dead(self) -> bool:
         """Whether others may have taken what is ours: seen here too, before the heart can say."""
@@ -340,6 +368,14 @@ class RedisMember:
 
     def _any_key(self) -> str:
         return next(iter(self._keys)).stream
+
+
+def _plain(found: list[Page]) -> list[Page]:
+    """Pages with the events' own fields alone."""
+    return [
+        page._replace(entries=without_position(page.entries)) if page.shard.replay else page
+        for page in found
+    ]
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -31,8 +31,8 @@ def position_or_none(raw: bytes | None) -> Position | None:
 
 
 def pages(reply: Any, shards: dict[bytes, Shard]) -> list[Page]:
-    """The pages of an XREAD or XREADGROUP reply; nil means none."""
-    return [Page(shards[key], entries) for key, entries in reply or ()]
+    """The pages of an XREAD or XREADGROUP reply, without those of other shards; nil means none."""
+    return [Page(shards[key], entries) for key, entries in reply or () if key in shards]
 
 
 def failures(kept: bytes | None) -> int:

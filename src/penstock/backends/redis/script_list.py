@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from penstock.backends.redis.group_scripts import ACK, BEAT, BURY, CLAIM, JOIN, LEAVE, LOOK, PARK
+from penstock.backends.redis.letter_scripts import GIVE_UP, REPLAY
 from penstock.backends.redis.scripts import APPEND, MARK, OPEN, TRIM
 from penstock.backends.redis.shard_scripts import COMMIT, FOUND, GIVE, STRIKE, TAKE
 
@@ -30,4 +31,6 @@ ALL: Final = (
     COMMIT,
     GIVE,
     STRIKE,
+    GIVE_UP,
+    REPLAY,
 )

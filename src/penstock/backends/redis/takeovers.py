@@ -166,7 +166,11 @@ class Takeovers:
         watch = now >= self._next_beats
         if watch:
             self._next_beats = now + self._options.lease / 4
-        due = [await self._look(shard, limit, watch) for shard in self._keys]
+        due = [
+            await self._look(shard, limit, watch)
+            for shard in list(self._keys)
+            if shard in self._keys
+        ]
         if any(len(page.entries) >= min(limit, CHECKED) for page in due):
             self.next_look = now  # there may be more
         return [page for page in due if page.entries]
@@ -179,8 +183,8 @@ class Takeovers:
         reply = await self._link.run(LOOK, names, *args, verb="read", key=keys.stream)
         gone, entries, counts, beats, consumers = reply
         if gone:
-            self._signal_trimmed(shard, gone)
-        if watch:
+            self.signal_trimmed(shard, gone)
+        if watch and shard in self._keys:
             self._judge(shard, beats, [by_name(about) for about in consumers])
         return Page(shard, entries, [tuple(row) for row in counts])
 
@@ -231,6 +235,8 @@ class Takeovers:
         except BaseException:
             self._claims.appendleft(claim)
             raise
+        if claim.shard not in self._keys:  # left meanwhile, with all that was pending there
+            return None
         if reply is None or reply[0] != b"claimed":
             self._on_ended(claim, reply and reply[0])
             return None
@@ -240,7 +246,7 @@ class Takeovers:
         cursor = "(" + text(last) if claim.owner == self._name else "-"
         self._claims.appendleft(claim._replace(cursor=cursor))
         if gone:
-            self._signal_trimmed(claim.shard, gone)
+            self.signal_trimmed(claim.shard, gone)
         rows = [(entry, tuple(row)) for entry, row in zip(entries, counts, strict=True)]
         rows = [row for row in rows if row[0][0] not in known]
         return (
@@ -270,7 +276,21 @@ class Takeovers:
             )
             self._signal("member-taken-over", message, claim.shard, taken)
 
-    def _signal_trimmed(self, shard: Shard, count: int) -> None:
+    def add(self, shard: Shard, *, used: bool) -> None:
+        """Look at one more shard; *used*: it may have pending events under our name."""
+        self._watches[shard] = LeaseWatch(self._options.lease)
+        if used:
+            self._claims.appendleft(Claim(shard, self._name, "own"))
+
+    def remove(self, shard: Shard) -> None:
+        """Look at one shard less."""
+        del self._watches[shard]
+        self._claims = deque(claim for claim in self._claims if claim.shard != shard)
+        self._struck = {who: at for who, at in self._struck.items() if who[0] != shard}
+        self._taken = {who: count for who, count in self._taken.items() if who[0] != shard}
+
+    def signal_trimmed(self, shard: Shard, count: int) -> None:
+        """Tell that events were gone before the group had finished them."""
         message = (
             f"{count} events that group {self._group!r} of {shard.stream!r} had not finished were "
             f"trimmed or removed; they are lost to it"

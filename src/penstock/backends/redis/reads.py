@@ -1,0 +1,112 @@
+"""Reads: the blocking read of a member, on a connection of its own.
+
+Does        send it, wait for it, end it early.
+Does not    decide when, or know what its answer means.
+Invariants  1. one read at a time; one that nobody waited for is kept: its answer comes later.
+            2. one that is ended has been answered: what it was given is known.
+Used by     `member.RedisMember`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from penstock.backends.redis.cursor import BLOCK, GRACE
+from penstock.backends.redis.link import Link
+from penstock.backends.redis.wire import Arg, Wire
+from penstock.clock import Clock
+from penstock.errors import BackendError
+
+
+class Reads:
+    """The reads of one member.
+
+    Args:
+        own: the connection that they block.
+        control: another one, over which they are ended.
+        clock: for how long they have been waited for.
+        wake: set to end a wait, not the read.
+        head: the command up to its count.
+        noack: what is given is held by nobody.
+    """
+
+    def __init__(  # noqa: PLR0917 - made by RedisMember alone
+        self,
+        own: Link,
+        control: Link,
+        clock: Clock,
+        wake: asyncio.Event,
+        head: Sequence[Arg],
+        noack: bool,
+    ) -> None:
+        self._own = own
+        self._control = control
+        self._clock = clock
+        self._wake = wake
+        self._head = tuple(head)
+        self._tail: tuple[Arg, ...] = ("NOACK",) if noack else ()
+        self._reading: asyncio.Future[Any] | None = None
+        self._asked = 0.0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether one was sent and its answer was not taken."""
+        return self._reading is not None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether its answer should have come long ago."""
+        return self._clock.monotonic() - self._asked > BLOCK + GRACE
+
+    def send(self, wire: Wire, names: Sequence[str], limit: int) -> None:
+        """Ask for new entries of the streams *names*, about *limit* in all."""
+        each = max(1, limit // len(names))
+        block = ("BLOCK", int(BLOCK * 1000))
+        self._reading = wire.send(
+            *self._head, each, *block, *self._tail, "STREAMS", *names, *(">" for _ in names)
+        )
+        self._asked = self._clock.monotonic()
+
+    async def answered(self, wait: float) -> bool:
+        """Whether the answer is there within *wait* seconds."""
+        reading = self._reading
+        assert reading is not None
+        if reading.done():
+            return True
+        self._wake.clear()
+        woken = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait((reading, woken), timeout=wait, return_when="FIRST_COMPLETED")
+        finally:
+            woken.cancel()
+        return reading.done()
+
+    def take(self) -> Any:
+        """The answer; raises what came instead of one."""
+        reading, self._reading = self._reading, None
+        assert reading is not None
+        return reading.result()
+
+    def drop(self) -> None:
+        """Forget it, and its connection: whatever it is given stands in the pending list."""
+        if self._reading is not None:
+            self._reading.cancel()
+        self._reading = None
+        if self._own.now is not None:
+            self._own.now.end()
+
+    async def end(self) -> None:
+        """Have the server answer now, with what there is; the answer is kept.
+
+        Without the right to do so, or without an answer, it ends by itself within seconds.
+        """
+        reading, wire = self._reading, self._own.now
+        if reading is None or reading.done() or wire is None:
+            return
+        if wire.client_id:
+            with suppress(BackendError):
+                await self._control.call("CLIENT", "UNBLOCK", wire.client_id, verb="leave")
+        await asyncio.wait((reading,), timeout=BLOCK + GRACE)

@@ -2,6 +2,7 @@
 #
 #   make demo                the demo, on a server of its own; make demo ARGS="--seconds 10 --json"
 #   make test                all tests;                         make test ARGS="-k reader -x"
+#   make lab                 the fault lab, some minutes;        make lab ARGS="-k mutant"
 #   make check               what continuous integration runs, without the other Pythons
 
 ARGS   =
@@ -13,7 +14,7 @@ INPUTS = pyproject.toml scripts/setup.sh
 
 export PYTHON
 
-.PHONY: help demo test lint format types docs wheel examples bench compare check requirements clean
+.PHONY: help demo test lab lint format types docs wheel examples bench compare check requirements clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -23,6 +24,10 @@ demo: .venv/.demo
 
 test: .venv/.dev
 	@$(BIN)/pytest -n $(AT_ONCE) --dist worksteal $(ARGS)
+
+# Two at once: its processes want the processor, and its bounds of time grow with what they lack.
+lab: .venv/.dev
+	@$(BIN)/pytest -m lab -n 2 --dist worksteal tests/faults $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -123,10 +123,12 @@ async def take(
 class FaultyServer:
     """A server that is killed, paused and started again, always at the same place."""
 
-    def __init__(self, binary: Path, folder: Path, *, aof: bool) -> None:
+    def __init__(self, binary: Path, folder: Path, *, aof: bool, **more: Any) -> None:
         self._binary = binary
         self._folder = folder
         self._aof = aof
+        self._more = more
+        self.env: dict[str, str] = {}
         self._watcher: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -145,6 +147,7 @@ class FaultyServer:
             "save": "",
             "appendonly": "yes" if self._aof else "no",
             "appendfsync": "always",
+            **{name.replace("_", "-"): value for name, value in self._more.items()},
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self._watcher = subprocess.Popen(
@@ -153,6 +156,7 @@ class FaultyServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            env={**os.environ, **self.env},
         )
         deadline = time.monotonic() + PATIENCE
         while True:

@@ -218,3 +218,28 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
         assert await ask(client, b"1") == b"1"
         proxy.cut()
         assert await seen_reset(client)
+
+
+async def test_a_cut_in_the_middle_of_a_reply() -> None:
+    """The server heard all, the client a part."""
+    async with echoing() as (echo, proxy), connected(proxy) as client:
+        proxy.cut_after(3, "down")
+        client[1].write(b"12345")
+
+        assert await asyncio.wait_for(client[0].readexactly(3), 5) == b"123"
+        assert await seen_reset(client)
+        assert echo.got == b"12345"
+        async with connected(proxy) as again:
+            assert await ask(again, b"6") == b"6"
+
+
+async def test_a_throttle_lets_so_many_bytes_pass() -> None:
+    """Each way, each connection."""
+    async with echoing() as (_, proxy), connected(proxy) as client:
+        proxy.throttle = 10_000
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await ask(client, bytes(1000))
+        assert loop.time() - begun >= 0.19
+        proxy.throttle = 0
+        assert await ask(client, b"x") == b"x"

@@ -6,13 +6,14 @@ Invariants  1. bytes that are forwarded are in order and untouched.
             2. a cut is seen by both sides as a reset, at once; nothing more passes.
             3. leaving the block ends every connection and task.
 Used by     tests, ours and our users'.
-Source      what Toxiproxy calls toxics: reset_peer, timeout, latency, limit_data.
+Source      what Toxiproxy calls toxics: reset_peer, timeout, latency, bandwidth, limit_data.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import struct
 from collections.abc import Callable
@@ -39,6 +40,8 @@ class TcpProxy:
     Attributes:
         refuse: while True, new connections are closed as soon as they come.
         delay: seconds that every piece is held before it is passed on, each way.
+        jitter: seconds that are added to the delay by chance, up to so many.
+        throttle: bytes a second that one connection passes each way, at most; 0: no bound.
         accepted: how many connections came and were served.
         refused: how many connections were turned away.
         resets: how many connections were cut.
@@ -51,10 +54,11 @@ class TcpProxy:
         self._listener: asyncio.Server | None = None
         self._links: set[_Link] = set()
         self._gates = {"up": asyncio.Event(), "down": asyncio.Event()}
-        self._up_budget: int | None = None
+        self._budgets: dict[Direction, int | None] = {"up": None, "down": None}
         self._keep_reply: Callable[[bytes], bool] | None = None
         self.refuse = False
-        self.delay = 0.0
+        self.delay = self.jitter = 0.0
+        self.throttle = 0
         self.accepted = self.refused = self.resets = self.bytes_up = self.bytes_down = 0
         self.resume()
 
@@ -102,9 +106,9 @@ class TcpProxy:
         for way in (direction,) if direction else ("up", "down"):
             self._gates[way].set()
 
-    def cut_after(self, bytes_to_server: int) -> None:
-        """Pass on so many more bytes to the server, of all connections together, then `cut`."""
-        self._up_budget = bytes_to_server
+    def cut_after(self, count: int, direction: Direction = "up") -> None:
+        """Pass on *count* more bytes of one direction, of all connections together, then `cut`."""
+        self._budgets[direction] = count
 
     def swallow_replies(
         self, every: int = 1, *, when: Callable[[bytes], bool] | None = None
@@ -169,8 +173,8 @@ class TcpProxy:
     ) -> None:
         try:
             while piece := await reader.read(_CHUNK):
-                if self.delay:
-                    await asyncio.sleep(self.delay)
+                if self.delay or self.jitter or self.throttle:
+                    await asyncio.sleep(self._slowness(len(piece)))
                 await self._gates[way].wait()
                 await self._pass_on(way, link, piece, to)
             to.write_eof()
@@ -184,23 +188,30 @@ class TcpProxy:
         if passed:
             to.write(passed)
             await to.drain()
-        if way == "up" and self._up_budget == 0:
-            self._up_budget = None
+        if self._budgets[way] == 0:
+            self._budgets[way] = None
             self.cut()
         elif len(passed) < len(piece):
             self._reset(link)
 
     def _passed(self, way: Direction, piece: bytes) -> bytes:
         """What of *piece* is passed on; where it is less than all, the connection is cut."""
-        if way == "down":
-            kept = piece if self._keep_reply is None or self._keep_reply(piece) else b""
-            self.bytes_down += len(kept)
-            return kept
-        if self._up_budget is not None:
-            piece = piece[: self._up_budget]
-            self._up_budget -= len(piece)
-        self.bytes_up += len(piece)
+        if way == "down" and self._keep_reply is not None and not self._keep_reply(piece):
+            return b""
+        budget = self._budgets[way]
+        if budget is not None:
+            piece = piece[:budget]
+            self._budgets[way] = budget - len(piece)
+        if way == "up":
+            self.bytes_up += len(piece)
+        else:
+            self.bytes_down += len(piece)
         return piece
+
+    def _slowness(self, size: int) -> float:
+        """Seconds that a piece of *size* bytes is held."""
+        pace = size / self.throttle if self.throttle else 0.0
+        return self.delay + random.random() * self.jitter + pace
 
     def _reset(self, link: _Link) -> None:
         if not link.was_reset:

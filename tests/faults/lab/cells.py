@@ -1,0 +1,159 @@
+"""Cells: what is started, which faults it meets, and what it is held to.
+
+Does        name each cell of the lab; run it; judge it.
+Does not    print, or choose servers: `run.py` and the tests do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from faults.lab import nemesis
+from faults.lab.figures import Verdict, judge
+from faults.lab.lab import Lab, open_lab
+from faults.lab.orders import Orders
+from faults.lab.promise import Promise
+
+CALM = 0.8  # seconds of peace after each fault
+
+Said = Callable[[str], None]
+
+
+def _quiet(_: str) -> None:
+    """Nobody listens."""
+
+
+class Cell:
+    """One run around one server. Arguments: where, and how slow the machine is.
+
+    `say` is told each fault as it begins, for people.
+    """
+
+    def __init__(self, binary: Path, folder: Path, slow: float, say: Said = _quiet) -> None:
+        self.binary = binary
+        self.folder = folder
+        self.slow = slow
+        self.say = say
+        self.promise = Promise(slow=slow)
+
+    async def judged(self, lab: Lab, name: str, within: float) -> Verdict:
+        """Drain, gather, judge."""
+        drained = await lab.drain(within * self.slow)
+        history = await asyncio.to_thread(lab.history, drained)
+        members = {group: len(lab.members(group)) for group in drained}
+        promise = replace(self.promise, members=members)
+        verdict = judge(history, promise, cell=name, server=self.binary.name)
+        verdict.notes += lab.notes
+        return verdict
+
+
+async def smoke(cell: Cell, *, seed: int, events: int = 10_000, seconds: float = 0) -> Verdict:
+    """The schedule of the smoke test; with *seconds*, faults without end until then."""
+    cell.promise = replace(cell.promise, ordered=frozenset({"s"}))
+    began = time.monotonic()
+    async with open_lab(cell.binary, cell.folder, slow=cell.slow, clock=True) as lab:
+        await _team(lab)
+        await lab.start()
+        await asyncio.sleep(0.5)
+        chance = random.Random(seed)
+        planned = nemesis.schedule(nemesis.SMOKE, seed)
+        while planned:
+            fault = planned.pop(0)
+            cell.say(f"{time.monotonic() - began:6.1f} s  {fault.__name__}")
+            await fault(lab, chance)
+            await asyncio.sleep(CALM * chance.uniform(0.5, 1.5))
+            if not planned and time.monotonic() - began < seconds:
+                planned = [chance.choice(nemesis.ALL)]
+        await lab.until(lambda: lab.count() >= events, f"{events} events", 60 * cell.slow)
+        verdict = await cell.judged(lab, "smoke" if not seconds else "long", 30)
+    verdict.seconds = round(time.monotonic() - began, 1)
+    return verdict
+
+
+async def _team(lab: Lab) -> None:
+    """Two producers, and three members that share events."""
+    await lab.add("p1", "producer.py", Orders("", "", "", mode="writer", rate=200))
+    await lab.add("p2", "producer.py", Orders("", "", "", mode="single", rate=100))
+    await lab.add("m1", "member.py", Orders("", "", "", fail_every=50))
+    await lab.add("m2", "member.py", Orders("", "", "", fail_every=50))
+    await lab.add("m3", "member.py", Orders("", "", "", batch=20, fail_every=50))
+
+
+async def flush(cell: Cell) -> Verdict:
+    """FLUSHALL under load: what is appended after it is not lost."""
+    return await _lossy(cell, "flush", nemesis.flush_all)
+
+
+async def wipe(cell: Cell) -> Verdict:
+    """A server that keeps nothing is killed: what is appended after its start is not lost."""
+
+    async def kill(lab: Lab, _: random.Random) -> None:
+        async with lab.fault("wipe server", None, loses_group=True, allows=lab.handled):
+            await asyncio.to_thread(lab.server.kill)
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(lab.server.start)
+
+    return await _lossy(cell, "wipe", kill, aof=False)
+
+
+async def _lossy(cell: Cell, name: str, fault: nemesis.FaultOf, **server: Any) -> Verdict:
+    """A fault that loses data. What comes after is kept; what came before is shown to be lost."""
+    began = time.monotonic()
+    async with open_lab(cell.binary, cell.folder, slow=cell.slow, **server) as lab:
+        await lab.add("p1", "producer.py", Orders("", "", "", rate=300))
+        for member in ("m1", "m2"):
+            await lab.add(member, "member.py", Orders("", "", "", work=0.02))
+        await lab.start()
+        await asyncio.sleep(1.5)
+        cell.say(f"{time.monotonic() - began:6.1f} s  {name}")
+        await fault(lab, random.Random(1))
+        lab.forgiven_before = time.monotonic()
+        await asyncio.sleep(2.5)
+        drained = await lab.drain(30 * cell.slow)
+        history = await asyncio.to_thread(lab.history, drained)
+    verdict = judge(history, cell.promise, cell=name, server=cell.binary.name)
+    before = replace(cell.promise, shows_loss=True)
+    history.forgiven_before = float("-inf")
+    bitten = judge(history, before).breaches.get("1 nothing lost", [])
+    if bitten:
+        verdict.breaches["0 the fault bites"] = bitten
+    verdict.seconds = round(time.monotonic() - began, 1)
+    return verdict
+
+
+async def trim(cell: Cell) -> Verdict:
+    """XTRIM behind the back: what is lost is reported, every event of it."""
+    cell.promise = replace(cell.promise, reports_loss=True)
+    began = time.monotonic()
+    async with open_lab(cell.binary, cell.folder, slow=cell.slow) as lab:
+        await lab.add("p1", "producer.py", Orders("", "", "", rate=300))
+        for member in ("m1", "m2"):
+            await lab.add(member, "member.py", Orders("", "", "", work=0.015))
+        await lab.start()
+        for _ in range(3):
+            await asyncio.sleep(1.2)
+            cell.say(f"{time.monotonic() - began:6.1f} s  trim")
+            await nemesis.trim_behind(lab, random.Random(1))
+        await asyncio.sleep(1.0)
+        verdict = await cell.judged(lab, "trim", 30)
+    verdict.seconds = round(time.monotonic() - began, 1)
+    return verdict
+
+
+async def failover(cell: Cell, *, confirm: str = "") -> Verdict:
+    """The link to the replica is cut, and the replica takes over.
+
+    With *confirm*, what so many replicas have confirmed is kept; what only the server has confirmed
+    is lost, and the cell must show that.
+    """
+    raise NotImplementedError
+
+
+SIGTERM = signal.SIGTERM

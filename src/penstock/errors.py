@@ -96,12 +96,23 @@ class PositionLost(PenstockError):
         wanted: the position that was wanted, in its string form.
         oldest: the oldest position that is left; ``""`` if the log is empty.
         lost: how many events were lost; ``None`` where the backend cannot tell.
+        stream: the stream; ``""`` if not known.
+        shard: the number of its shard.
     """
 
     def __init__(
-        self, message: str, *, wanted: str = "", oldest: str = "", lost: int | None = None
+        self,
+        message: str,
+        *,
+        wanted: str = "",
+        oldest: str = "",
+        lost: int | None = None,
+        stream: str = "",
+        shard: int = 0,
     ) -> None:
         super().__init__(message)
+        self.stream = stream
+        self.shard = shard
         self.wanted = wanted
         self.oldest = oldest
         self.lost = lost

@@ -16,7 +16,7 @@ Used by     streams (above), backends (below). Source and Target: stages, flow, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from penstock.event import Position, Shard, Start
@@ -147,7 +147,25 @@ class Cursor(Protocol):
 
         Raises:
             BackendUnavailable: no connection, or no answer; may be called again.
+            PositionLost: events were trimmed away before they were read, or the log was made anew;
+                raised once for each shard, and the next read goes on from the oldest event.
         """
+        ...
+
+    async def move(self, starts: Mapping[Shard, Start]) -> None:
+        """Read these shards from there on, those that are read already as well as new ones.
+
+        NEWEST is anchored before this returns; what was asked for before is not used for them.
+        Cancelled, or failed: nothing has moved. The last thing that it does is to move.
+        """
+        ...
+
+    def leave(self, shards: Collection[Shard]) -> None:
+        """Read these shards no more; at least one other is left."""
+        ...
+
+    async def wake(self) -> None:
+        """End a read that waits: it returns what there is, at once."""
         ...
 
     def positions(self) -> Mapping[Shard, Position | None]:

@@ -14,17 +14,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 
+from penstock.backends.memory_cursor import MemoryCursor
 from penstock.backends.memory_groups import MemoryEventMember
 from penstock.backends.memory_letters import MemoryLetters
 from penstock.backends.memory_shards import MemoryShardMember
 from penstock.backends.memory_store import (
-    Bell,
     Key,
     Place,
     Store,
     StoredLog,
     forget,
-    key_behind,
     padded,
     store_named,
 )
@@ -39,7 +38,6 @@ from penstock.ports import (
     GroupInfo,
     Marks,
     MemberOptions,
-    Page,
     PendingInfo,
     RawEntry,
     StreamInfo,
@@ -273,68 +271,3 @@ class MemoryAppender:
     async def aclose(self) -> None:
         """End the session; every batch already has its outcome."""
         self._closed = True
-
-
-class MemoryCursor:
-    """A place in several shards that moves forward."""
-
-    def __init__(self, place: Place, starts: Mapping[Shard, Start]) -> None:
-        self._place = place
-        self._bell = Bell()
-        self._turn = 0
-        self._closed = False
-        # Under the lock of the caller: from here on, what is appended is behind the anchor.
-        self._keys: dict[Shard, Key | None] = {
-            shard: None if start.kind == "oldest" else key_behind(start, place.store.log(shard))
-            for shard, start in starts.items()
-        }
-        place.store.attach(self._bell, starts)
-
-    async def read(self, limit: int, wait: float) -> Sequence[Page]:
-        """The next entries, at most *limit* in all; waits up to *wait* seconds for the first.
-
-        Cancelled: nothing is skipped, the same entries come again.
-
-        Raises:
-            ClosedError: the cursor was closed, also while this waited.
-        """
-        clock = self._place.clock
-        deadline = clock.monotonic() + wait
-        await asyncio.sleep(0)
-        while True:
-            if self._closed:
-                raise ClosedError(f"the cursor over {[*self._keys]} was closed")
-            self._bell.clear()
-            with self._place.store.lock:
-                pages = self._collect(limit)
-            now = clock.monotonic()
-            if pages or now >= deadline:
-                return pages
-            await self._bell.wait(clock, deadline - now)
-
-    def positions(self) -> Mapping[Shard, Position | None]:
-        """Behind what the next read begins, by shard; None: from the beginning."""
-        return {s: None if key is None else Position(key) for s, key in self._keys.items()}
-
-    async def aclose(self) -> None:
-        """Close the cursor; a read that waits ends with ClosedError."""
-        self._closed = True
-        with self._place.store.lock:
-            self._place.store.detach(self._bell)
-        self._bell.ring()
-
-    def _collect(self, limit: int) -> list[Page]:
-        shards = list(self._keys)
-        self._turn = (self._turn + 1) % len(shards)  # the first of one read is the last of the next
-        pages: list[Page] = []
-        for shard in shards[self._turn :] + shards[: self._turn]:
-            log = self._place.store.log(shard)
-            if log is None or limit <= 0:
-                continue
-            at = log.behind(self._keys[shard] or (0, 0), limit)
-            entries = log.entries[at]
-            if entries:
-                self._keys[shard] = log.keys[at][-1]
-                pages.append(Page(shard, entries))
-                limit -= len(entries)
-        return pages

@@ -28,6 +28,7 @@ from penstock.errors import BackendRejected, ConfigError, NotFound
 from penstock.event import Position, PositionRun, Shard, Start
 from penstock.observers import Observers
 from penstock.ports import AppendOptions, Fields, Marks, RawEntry, TrimTo
+from penstock.rules.gaps import LogState
 
 if TYPE_CHECKING:
     from penstock.backends.memory_pending import EventGroup
@@ -147,6 +148,7 @@ class StoredLog:
         self.entries: list[RawEntry] = []
         self.last: Key = ZERO
         self.added = 0
+        self.removed: Key = ZERO
         self.event_groups: dict[str, EventGroup] = {}
         self.dead: dict[str, StoredLog] = {}
         self.replays: dict[str, StoredLog] = {}
@@ -159,6 +161,12 @@ class StoredLog:
         self.last = self.keys[-1] if rows else self.last
         self.added += len(rows)
         return PositionRun(Position((ms, first)), len(rows))
+
+    def state(self) -> LogState:
+        """What `rules.gaps` needs to see whether something was trimmed away."""
+        oldest = Position(self.keys[0]) if self.keys else None
+        newest, removed = Position(self.last), Position(self.removed)
+        return LogState(self.added, len(self.keys), oldest, newest, removed)
 
     def behind(self, key: Key, limit: int) -> slice:
         """Where the next *limit* entries behind *key* lie."""
@@ -200,6 +208,7 @@ class StoredLog:
             at = bisect_left(self.keys, key)
             if at < len(self.keys) and self.keys[at] == key:
                 del self.keys[at], self.entries[at]
+                self.removed = max(self.removed, key)
         return before - len(self.keys)
 
 

@@ -240,7 +240,7 @@ class Client:
         self,
         streams: Sequence[Stream[T]],
         *,
-        start: Start = NEWEST,
+        start: Start | str = NEWEST,
         until: Until | Position | None = None,
         where: Where | None = None,
         prefetch: int = 1000,
@@ -250,13 +250,15 @@ class Client:
         Args:
             streams: which; their events are merged fairly, each stream in its own order.
             start: ``OLDEST``, ``NEWEST``, ``after(position)`` or ``at(datetime)``; NEWEST is
-                anchored before ``async with`` returns.
+                anchored before ``async with`` returns. A text that `Reader.position` gave goes on
+                there; a stream or a shard that it does not name begins at its oldest event.
             until: ``END`` (the newest on entry), ``idle(seconds)``, or a position; None: for ever.
             where: a topic, a glob, a compiled regular expression, or a predicate on the event.
             prefetch: events that are read ahead at most.
 
         Raises:
-            ConfigError: no streams, a prefetch below 1, or a `where` that is none of the four.
+            ConfigError: no streams, a prefetch below 1, a `where` that is none of the four, or a
+                saved position that names none of the streams.
         """
         return Reader(self, streams, start=start, until=until, where=where, prefetch=prefetch)
 

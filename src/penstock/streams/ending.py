@@ -36,7 +36,9 @@ class Ending:
         clock: Clock,
         *,
         existing: bool = False,
+        alone: bool = False,
     ) -> None:
+        self._alone = alone
         self._targets = targets
         self._all = None if targets is None else dict(targets)
         self._idle = idle
@@ -73,7 +75,7 @@ class Ending:
                     f"until=position needs a reader of one stream with one shard, "
                     f"got {len(all_shards)} shards; use END"
                 )
-            return cls({all_shards[0]: until.position}, None, clock)
+            return cls({all_shards[0]: until.position}, None, clock, alone=True)
         targets = await _newest(backend, all_shards)
         return cls(targets, None, clock, existing=not shared)
 
@@ -84,9 +86,31 @@ class Ending:
 
     def begins_at(self, positions: Mapping[Shard, Position | None]) -> None:
         """Reading begins behind *positions*: a shard that ends there, or before, has ended."""
+        self._empty_since = None
         for shard, position in positions.items():
-            if position is not None and shard in self.targets and position >= self.targets[shard]:
+            target = (self._all or {}).get(shard)
+            if self._targets is None or target is None:
+                continue
+            self._targets[shard] = target
+            if position is not None and position >= target:
                 self.passed(shard)
+
+    async def widen(self, backend: Any, shards: Iterable[Shard]) -> dict[Shard, Position]:
+        """Where reading of more *shards* ends, for `add`: what END means now.
+
+        Raises:
+            ConfigError: reading ends at a position, which is one shard's.
+            BackendError: the end cannot be looked up.
+        """
+        if self._alone:
+            raise ConfigError("until=position reads one stream with one shard; it takes no other")
+        return {} if self._targets is None else await _newest(backend, list(shards))
+
+    def add(self, targets: Mapping[Shard, Position]) -> None:
+        """More shards are read, up to *targets*; one that is not among them has ended."""
+        if self._targets is not None and self._all is not None:
+            self._targets.update(targets)
+            self._all.update(targets)
 
     def reached(self) -> bool:
         """Whether there is nothing more to read."""

@@ -27,12 +27,17 @@ class Inbox(Generic[T]):
     Args:
         taken: called with what was handed out, before it is.
         stale: says whether what is in the inbox must not be handed out any more; it empties it.
+        hungry: called when somebody begins to wait.
     """
 
     def __init__(
-        self, taken: Callable[[list[T]], None], stale: Callable[[], bool] = lambda: False
+        self,
+        taken: Callable[[list[T]], None],
+        stale: Callable[[], bool] = lambda: False,
+        hungry: Callable[[], None] = lambda: None,
     ) -> None:
         self._taken = taken
+        self._hungry = hungry
         self._stale = stale
         self._events: deque[T] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -48,6 +53,11 @@ class Inbox(Generic[T]):
     def ended(self) -> bool:
         """Whether nothing more will be put in."""
         return self._ended
+
+    @property
+    def waiting(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._waiters)
 
     def put(self, events: Iterable[T]) -> None:
         """These have come."""
@@ -71,6 +81,16 @@ class Inbox(Generic[T]):
         self._ended = True
         self._last_word = self._last_word or error
         self._wake(len(self._waiters))
+
+    def reopen(self) -> None:
+        """More may come after all, and what it ended with is forgotten."""
+        self._ended = False
+        self._last_word = None
+
+    def forgive(self, kind: type[BaseException]) -> None:
+        """An error of that kind, which nobody has been raised yet, is moot."""
+        if isinstance(self._error, kind):
+            self._error = None
 
     async def next(self) -> T | None:
         """The next event; None at the end."""
@@ -138,6 +158,7 @@ class Inbox(Generic[T]):
     async def _wait(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
+        self._hungry()
         try:
             await waiter
         except asyncio.CancelledError:

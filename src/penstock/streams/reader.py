@@ -1,51 +1,30 @@
 """Reader: its own cursor over one or several streams; it sees every event.
 
-Does        read ahead within bounds, filter, and end where it is told to.
-Does not    ack: nothing is shared, nothing is kept on the server.
+Does        hand out events, one by one or in batches; move: seek, more streams, fewer streams.
+Does not    ack: nothing is shared, nothing is kept on the server. It reads in the background:
+            `reading.py`.
 Invariants  1. each stream's events come in order, none twice, none skipped.
-            2. what is read ahead is at most `prefetch` events plus one fetch, bounded in bytes.
-            3. a lost connection is made again and reading goes on where it stood.
+            2. a move takes effect in one step, when the call returns; cancelled, it did or did not.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from penstock.clock import Backoff
-from penstock.errors import BackendUnavailable, ClosedError, ConfigError, NotFound
-from penstock.event import Event, Origin, Position, Shard, Start, Until
-from penstock.ports import Cursor, Page
-from penstock.rules.filters import Where, predicate
-from penstock.rules.sizing import FetchSizer
-from penstock.streams.ending import Ending
-from penstock.streams.format import ShardOrigin
+from penstock.errors import ClosedError, ConfigError
+from penstock.event import Event, Position, Shard, Start, Until
+from penstock.rules.filters import Where
 from penstock.streams.inbox import Batches, Inbox
+from penstock.streams.reading import ReaderStatistics, Reading
+from penstock.streams.saved import Saved, load, save
 
 if TYPE_CHECKING:
     from penstock.streams.client import Client
     from penstock.streams.stream import Stream
 
 T = TypeVar("T")
-
-PREFETCH_BYTES: Final = 16 * 1024 * 1024
-"""Bytes that are read ahead at most."""
-
-WAIT: Final = 1.0
-"""Seconds that one read waits, between looks at whether the end has come."""
-
-
-class ReaderStatistics(NamedTuple):
-    """A reader at one moment; events since it was opened."""
-
-    read: int
-    yielded: int
-    filtered: int
-    buffered: int
-    buffered_bytes: int
 
 
 class Reader(Generic[T]):
@@ -56,7 +35,7 @@ class Reader(Generic[T]):
         client: Client,
         streams: Sequence[Stream[T]],
         *,
-        start: Start,
+        start: Start | str,
         until: Until | Position | None,
         where: Where | None,
         prefetch: int,
@@ -67,50 +46,42 @@ class Reader(Generic[T]):
                 f"got {len(streams)} streams and prefetch={prefetch}"
             )
         self._client = client
-        self._streams = list(streams)
-        self._start = start
-        self._until = until
-        self._where = predicate(where)
-        self._sizer = FetchSizer(prefetch, PREFETCH_BYTES)
-        self._inbox: Inbox[Event[T]] = Inbox(self._on_taken)
-        self._origins: dict[Shard, ShardOrigin] = {}
-        self._handles: dict[Shard, Stream[T]] = {}
-        self._cursor: Cursor | None = None
-        self._ending: Ending | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._room = asyncio.Event()
-        self._pages: deque[Page] = deque()
-        self._began: dict[Shard, Position | None] = {}
-        self._last: dict[Origin, bytes] = {}
-        self._bytes = 0
-        self._read = self._yielded = self._filtered = 0
+        self._streams = {stream.name: stream for stream in streams}
+        self._start = self._where_from(start)
+        self._reading: Reading[T] = Reading(client, until, where, prefetch)
         self._closed = False
 
     @property
     def opened(self) -> bool:
         """Whether it was entered already."""
-        return self._task is not None or self._closed
+        return self._reading.begun or self._closed
+
+    @property
+    def streams(self) -> list[Stream[T]]:
+        """The streams that it reads."""
+        return list(self._streams.values())
+
+    @property
+    def position(self) -> str:
+        """How far has been read, over all streams and shards, as a text to keep.
+
+        Up to the last event that was yielded; what was read ahead is not counted, what was filtered
+        out is. ``start=text`` goes on there, in another process or after a restart: nothing comes
+        twice and nothing is left out, if it is kept when all that was yielded has been handled.
+        """
+        return save(self.positions())
 
     async def __aenter__(self) -> Reader[T]:
         """Open the cursor; `start` and `until` are anchored when this returns.
 
         Raises:
-            ConfigError: a handle asks for another format than is stored.
+            ConfigError: a handle asks for another format than is stored, or the saved position is
+                one of another number of shards.
             BackendError: refused, or not reachable.
         """
-        if self._task is not None or self._closed:
+        if self.opened:
             raise ClosedError("a reader cannot be opened twice; make another one")
-        for stream in self._streams:
-            await stream.format()
-            for index in range(stream.shards):
-                self._handles[stream.shard(index)] = stream
-        backend = self._client.backend
-        self._ending = await Ending.anchor(backend, self._handles, self._until, self._client.clock)
-        cursor: Cursor = await backend.cursor(dict.fromkeys(self._handles, self._start))
-        self._cursor = cursor
-        self._began = dict(cursor.positions())
-        self._ending.begins_at(self._began)
-        self._task = asyncio.create_task(self._run(), name="penstock-reader")
+        await self._reading.open(self.streams, self._start)
         self._client.opened(self)
         return self
 
@@ -163,96 +134,93 @@ class Reader(Generic[T]):
     def positions(self) -> Mapping[Shard, Position | None]:
         """By shard, the last event that was yielded, or behind which reading began.
 
-        None: the beginning. ``start=after(position)`` goes on from there, one stream at a time.
+        None: the beginning. See `position` for all of them as one text.
         """
-        yielded = {
-            shard: Position.of(self._last[origin])
-            for shard, origin in self._origins.items()
-            if origin in self._last
-        }
-        return {**self._began, **yielded}
+        return self._reading.positions()
+
+    async def seek(self, start: Start | str, *, stream: Stream[T] | str | None = None) -> None:
+        """Go on from *start*, forwards or backwards; nothing that was read ahead comes after it.
+
+        NEWEST and the rest are anchored when this returns. A reader that has ended goes on: up to
+        where `until` told it to end. Cancelled, or failed: it goes on where it was.
+
+        Args:
+            start: as for a new reader; a saved position moves the streams that it names.
+            stream: only this one; by default all streams.
+
+        Raises:
+            ConfigError: no such stream here, or a text that is no saved position of these.
+            BackendError: refused, or not reachable.
+            ClosedError: not open.
+        """
+        self._opened()
+        name = stream if isinstance(stream, str) or stream is None else stream.name
+        if name is not None and name not in self._streams:
+            raise ConfigError(
+                f"seek moves streams of the reader, which reads {', '.join(self._streams)}; "
+                f"got {name!r}"
+            )
+        where = self._where_from(start)
+        names = [name] if name is not None else list(self._streams)
+        if not isinstance(where, Start):
+            names = [one for one in names if one in where]
+        await self._reading.seek(where, names)
+
+    async def add_stream(self, stream: Stream[T], start: Start | str | None = None) -> bool:
+        """Read *stream* too, from now on; False if it is read already.
+
+        Waits until its start is anchored. Cancelled, or failed: it is not read.
+
+        Args:
+            stream: which.
+            start: where it begins; None: where the reader was told to begin.
+
+        Raises:
+            ConfigError: it is read already, and a start is given (`seek` moves it); or the reader
+                ends at a position, which is one of its only stream.
+            BackendError: refused, or not reachable.
+            ClosedError: not open.
+        """
+        self._opened()
+        if stream.name in self._streams and start is not None:
+            raise ConfigError(
+                f"{stream.name!r} is read already, so it cannot begin at {start}; "
+                f"seek(start, stream=...) moves it"
+            )
+        where = self._start if start is None else self._where_from(start, stream.name)
+        added = await self._reading.add(stream, where)
+        self._streams.setdefault(stream.name, stream)
+        return added
+
+    async def remove_stream(self, stream: Stream[T] | str) -> bool:
+        """Read *stream* no more: none of its events is yielded after this; False if it was not.
+
+        Raises:
+            ConfigError: it is the last one.
+            ClosedError: not open.
+        """
+        self._opened()
+        name = stream if isinstance(stream, str) else stream.name
+        removed = await self._reading.remove(name)
+        self._streams.pop(name, None)
+        return removed
 
     def statistics(self) -> ReaderStatistics:
         """What was read, and what waits to be yielded."""
-        buffered = len(self._inbox)
-        return ReaderStatistics(self._read, self._yielded, self._filtered, buffered, self._bytes)
+        return self._reading.statistics()
 
     async def aclose(self) -> None:
         """Stop reading and close the connection. What was read ahead is dropped."""
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._cursor is not None:
-            await self._cursor.aclose()
-        self._inbox.end()
+        await self._reading.close()
 
     def __repr__(self) -> str:
-        names = ", ".join(stream.name for stream in self._streams)
-        return f"<Reader {names} {len(self._inbox)} buffered>"
+        return f"<Reader {', '.join(self._streams)} {len(self._reading.inbox)} buffered>"
+
+    def _where_from(self, start: Start | str, *more: str) -> Start | Saved:
+        return start if isinstance(start, Start) else load(start, [*self._streams, *more])
 
     def _opened(self) -> Inbox[Event[T]]:
-        if self._task is None:
+        if not self._reading.begun:
             raise ClosedError("a reader must be opened: write 'async with stream.reader(...)'")
-        return self._inbox
-
-    def _on_taken(self, events: list[Event[T]]) -> None:
-        self._yielded += len(events)
-        for event in events:
-            self._bytes -= event.size
-            self._last[event.origin] = event.entry_id
-        self._room.set()
-
-    async def _run(self) -> None:
-        """Read ahead until the end; what cannot be mended is raised at the next step."""
-        backoff = Backoff()
-        assert self._ending is not None
-        try:
-            while not self._ending.reached():
-                limit = self._sizer.next(len(self._inbox), self._bytes)
-                if not limit:
-                    self._room.clear()
-                    self._ending.busy()
-                    await self._room.wait()
-                    continue
-                try:
-                    await self._read_page(limit)
-                    backoff.reset()
-                except (BackendUnavailable, NotFound):
-                    self._sizer.lost()
-                    self._ending.busy()
-                    await self._client.clock.sleep(backoff.next())
-        except Exception as error:  # noqa: BLE001 - whatever it is, every further step raises it
-            self._inbox.end(error)
-        self._inbox.end()
-
-    async def _read_page(self, limit: int) -> None:
-        assert self._cursor is not None
-        assert self._ending is not None
-        wait = self._ending.wait(WAIT)
-        began = self._client.clock.monotonic()
-        if not self._pages:
-            self._pages.extend(await self._cursor.read(limit, wait))
-        if not self._pages:
-            self._ending.nothing_came(began)
-        while self._pages:  # kept where taking in fails: the cursor is already behind them
-            page = self._pages[0]
-            events = self._ending.cut(page.shard, await self._events(page))
-            self._read += len(events)
-            wanted = [event for event in events if self._where is None or self._where(event)]
-            self._filtered += len(events) - len(wanted)
-            sizes = [event.size for event in wanted]
-            self._bytes += sum(sizes)
-            self._sizer.seen(len(wanted), sum(sizes), max(sizes, default=0))
-            self._inbox.put(wanted)
-            self._pages.popleft()
-
-    async def _events(self, page: Page) -> list[Event[T]]:
-        origin = self._origins.get(page.shard)
-        if origin is None:
-            origin = await self._handles[page.shard].origin(page.shard.index)
-            self._origins[page.shard] = origin
-        return [
-            Event(origin, entry[0], entry[1], 1, 0, len(b"".join(entry[1])))
-            for entry in page.entries
-        ]
+        return self._reading.inbox

@@ -77,6 +77,11 @@ class Stream(Administration[T]):
         """How many shards the stream has, as far as this handle knows by now."""
         return self._shards
 
+    @property
+    def known(self) -> bool:
+        """Whether it is known how the stream is stored: it existed when this handle looked."""
+        return self._format is not None
+
     async def append(
         self,
         value: T,
@@ -190,7 +195,7 @@ class Stream(Administration[T]):
     def reader(
         self,
         *,
-        start: Start = NEWEST,
+        start: Start | str = NEWEST,
         until: Until | Position | None = None,
         where: Where | None = None,
         prefetch: int = 1000,

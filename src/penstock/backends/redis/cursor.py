@@ -1,27 +1,34 @@
-"""RedisCursor: XREAD over several streams, on a connection of its own.
+"""RedisCursor: XREAD over several shards, on a connection of its own.
 
-Does        read forward, page by page; remember behind which entry each stream stands.
-Does not    read ahead: `streams/reader.py` does.
-Invariants  1. a position moves only when its entries have been returned.
+Does        read forward, page by page; remember behind which entry each shard stands; notice what
+            was trimmed away before it was read.
+Does not    read ahead: `streams/reading.py` does. What a loss is, `rules/gaps.py` judges.
+Invariants  1. a place moves only when its entries have been returned.
             2. a blocking read ends by itself within `BLOCK` seconds, and the connection is given
                up when it does not.
-            3. every stream of a reply gets its share: they are asked in turns.
+            3. every shard of a reply gets its share: they are asked in turns.
+            4. a reply to what was asked before a place was moved is not used for that place.
+Cost        one XREAD a page. A shard that is behind costs an XINFO a page beside it, in the same
+            write; one that is read to its end costs one every `LOOK` seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
-from penstock.backends.redis.edge import ReplyError, mapped
+from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped, refused
 from penstock.backends.redis.keys import stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, pages
-from penstock.errors import NotFound
+from penstock.backends.redis.wire import Arg
+from penstock.clock import Clock
+from penstock.errors import BackendError, NotFound
 from penstock.event import Position, Shard, Start
 from penstock.ports import Page
+from penstock.rules.gaps import LogState, Place, position_lost
 
 BLOCK: Final = 5.0
 """Seconds that one read blocks at most, so that a half-open connection is noticed."""
@@ -29,108 +36,207 @@ BLOCK: Final = 5.0
 GRACE: Final = 2.0
 """Seconds beyond BLOCK after which an answer is not coming any more."""
 
+LOOK: Final = 1.0
+"""Seconds after which shards are looked at that have been read to their end."""
+
+PAGE: Final = 500
+"""Shards that are asked about in one write."""
+
+
+class _Asked(NamedTuple):
+    """A read that is under way: what was asked, and the futures of the answers."""
+
+    places: dict[Shard, Place]
+    after: dict[Shard, Position]
+    each: int
+    block: float
+    looked_at: list[Shard]
+    states: asyncio.Future[list[Any]] | None
+    reply: asyncio.Future[Any]
+
 
 class RedisCursor:
-    """A place in several streams.
+    """A place in several shards.
 
     Args:
         link: a connection of its own.
-        after: by shard, the id behind which reading begins.
+        control: the shared connection, for what must not wait behind a read.
+        clock: for when to look at shards that are read to their end.
     """
 
-    def __init__(self, link: Link, after: Mapping[Shard, bytes]) -> None:
+    def __init__(self, link: Link, control: Link, clock: Clock) -> None:
         self._link = link
-        self._after = dict(after)
+        self._control = control
+        self._clock = clock
+        self._places: dict[Shard, Place] = {}
         self._turn = 0
-        self._reading: asyncio.Future[Any] | None = None
+        self._asked: _Asked | None = None
+        self._behind: set[Shard] = set()
+        self._look_due = 0.0
+        self._lost: list[tuple[Shard, Exception]] = []
 
     async def read(self, limit: int, wait: float) -> Sequence[Page]:
         """See `ports.Cursor.read`. Cancelled: the reply comes with the next call."""
-        order = self._in_turn()
-        place = self._link.address.place
-        block = min(wait, BLOCK)
-        with mapped(place, verb="read", key=order[0].stream):
+        block = max(min(wait, BLOCK), self._asked.block if self._asked else 0.0)
+        with mapped(self._link.address.place, verb="read", key=next(iter(self._places)).stream):
             try:
                 async with asyncio.timeout(block + GRACE):
-                    reply = await self._ask(order, limit, block)
+                    asked = self._asked or await self._ask(limit, block)
+                    await self._judge(asked)
+                    if self._lost:
+                        raise self._lost.pop(0)[1]
+                    return self._pages(asked, await asyncio.shield(asked.reply))
             except TimeoutError:
                 self._drop()
                 raise
-            except ReplyError as error:
-                if error.code == "UNBLOCKED":
+            except (ReplyError, ConnectionLost, OSError) as error:
+                self._asked = None
+                if isinstance(error, ReplyError) and error.code == "UNBLOCKED":
                     return []
                 raise
-        found = pages(reply, {stream_key(shard).encode(): shard for shard in order})
-        for page in found:
-            self._after[page.shard] = page.entries[-1][0]
-        return found
+
+    async def move(self, starts: Mapping[Shard, Start]) -> None:
+        """See `ports.Cursor.move`."""
+        places = await places_at(self._control, starts)
+        self._places.update(places)
+        self._lost = [(shard, error) for shard, error in self._lost if shard not in places]
+        self._look_due = 0.0
+
+    def leave(self, shards: Collection[Shard]) -> None:
+        """See `ports.Cursor.leave`."""
+        for shard in shards:
+            self._places.pop(shard, None)
+        self._lost = [(shard, error) for shard, error in self._lost if shard not in shards]
+
+    async def wake(self) -> None:
+        """See `ports.Cursor.wake`."""
+        asked, wire = self._asked, self._link.now
+        if asked is None or wire is None or not wire.client_id:
+            return
+        with suppress(BackendError):  # without the right to it, the read ends by itself
+            while not asked.reply.done():
+                args = ("CLIENT", "UNBLOCK", wire.client_id)
+                if await self._control.call(*args, verb="wake a reader of"):
+                    return
+                await self._clock.sleep(0.002)  # it was sent, and does not block yet
 
     def positions(self) -> Mapping[Shard, Position | None]:
         """See `ports.Cursor.positions`."""
-        return {
-            shard: None if after == b"0-0" else Position.of(after)
-            for shard, after in self._after.items()
-        }
+        return {shard: place.position for shard, place in self._places.items()}
 
     async def aclose(self) -> None:
         """Close the connection."""
         self._link.close()
 
-    async def _ask(self, order: list[Shard], limit: int, block: float) -> Any:
-        """Send the read, unless one that was cancelled is still under way."""
-        if self._reading is None:
-            wire = await self._link.wire()
-            keys = [stream_key(shard) for shard in order]
-            after = [self._after[shard] for shard in order]
-            each = max(1, limit // len(order))
-            waiting = ("BLOCK", max(1, int(block * 1000))) if block > 0 else ()
-            self._reading = wire.send("XREAD", "COUNT", each, *waiting, "STREAMS", *keys, *after)
-        try:
-            reply = await asyncio.shield(self._reading)
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            self._reading = None
-            raise
-        self._reading = None
-        return reply
+    async def _ask(self, limit: int, block: float) -> _Asked:
+        """Send the read, and before it, in the same write, the questions about what is behind."""
+        broken = self._link.now is None
+        wire = await self._link.wire()
+        order, now = self._in_turn(), self._clock.monotonic()
+        looked_at = [shard for shard in order if shard in self._behind]
+        if broken or now >= self._look_due:
+            looked_at, self._look_due = order, now + LOOK
+        states = None
+        if looked_at:
+            states = wire.send_many([("XINFO", "STREAM", stream_key(s)) for s in looked_at])
+        places = dict(self._places)
+        after = {shard: place.after for shard, place in places.items()}
+        each = max(1, limit // len(order))
+        waiting = ("BLOCK", max(1, int(block * 1000))) if block > 0 else ()
+        names = [stream_key(shard) for shard in order]
+        ids = [after[shard].raw for shard in order]
+        reply = wire.send("XREAD", "COUNT", each, *waiting, "STREAMS", *names, *ids)
+        reply.add_done_callback(_looked_at)
+        if states is not None:
+            states.add_done_callback(_looked_at)
+        self._asked = _Asked(places, after, each, block, looked_at, states, reply)
+        return self._asked
+
+    async def _judge(self, asked: _Asked) -> None:
+        """See whether something was trimmed away, or a shard is another one than it was."""
+        if asked.states is None or asked is not self._asked:
+            return
+        replies = await asyncio.shield(asked.states)
+        self._asked = asked._replace(states=None)
+        for shard, reply in zip(asked.looked_at, replies, strict=True):
+            place = self._places.get(shard)
+            if place is None or place is not asked.places[shard]:
+                continue
+            gap = place.judge(state_of(reply, shard))
+            if gap is not None:
+                self._lost.append((shard, position_lost(gap, shard)))
+
+    def _pages(self, asked: _Asked, reply: Any) -> list[Page]:
+        """The pages of a reply, but for those of places that were moved meanwhile."""
+        self._asked = None
+        found = pages(reply, {stream_key(shard).encode(): shard for shard in asked.places})
+        self._behind = {page.shard for page in found if len(page.entries) >= asked.each}
+        good: list[Page] = []
+        for page in found:
+            place = self._places.get(page.shard)
+            if place is None or place is not asked.places[page.shard]:
+                continue
+            if place.after != asked.after[page.shard]:
+                continue
+            place.read(len(page.entries), Position.of(page.entries[-1][0]))
+            good.append(page)
+        return good
 
     def _in_turn(self) -> list[Shard]:
-        shards = list(self._after)
+        shards = list(self._places)
         self._turn = (self._turn + 1) % len(shards)
         return shards[self._turn :] + shards[: self._turn]
 
     def _drop(self) -> None:
-        self._reading = None
+        self._asked = None
         if self._link.now is not None:
             self._link.now.end()
 
 
-async def start_id(link: Link, shard: Shard, start: Start) -> bytes:
-    """The id behind which a reader that starts at *start* begins."""
-    match start.kind:
-        case "oldest":
-            return b"0-0"
-        case "newest":
-            return await newest_id(link, shard)
-        case "after":
-            assert start.position is not None
-            return start.position.raw
-        case "at":
-            assert start.time is not None
-            return before_time(start.time)
+def _looked_at(future: asyncio.Future[Any]) -> None:
+    """An answer that nobody waits for any more is no error that was left behind."""
+    if not future.cancelled():
+        future.exception()
+
+
+async def places_at(link: Link, starts: Mapping[Shard, Start]) -> dict[Shard, Place]:
+    """Where reading begins, by shard; NEWEST becomes the last entry that was ever added.
+
+    Raises:
+        BackendError: a key that is no stream, no rights, or no connection.
+    """
+    places: dict[Shard, Place] = {}
+    shards = list(starts)
+    for at in range(0, len(shards), PAGE):
+        page = shards[at : at + PAGE]
+        wire = await link.wire()
+        with mapped(link.address.place, verb="read", key=page[0].stream):
+            asked: list[tuple[Arg, ...]] = [("XINFO", "STREAM", stream_key(s)) for s in page]
+            replies = await wire.call_many(asked, timeout=link.address.timeout)
+        for shard, reply in zip(page, replies, strict=True):
+            places[shard] = Place.at(starts[shard], state_of(reply, shard))
+    return places
 
 
 async def newest_id(link: Link, shard: Shard) -> bytes:
     """The id of the last entry that was ever added; 0-0 for a stream that does not exist."""
-    try:
-        info = await link.call("XINFO", "STREAM", stream_key(shard), verb="read", key=shard.stream)
-    except NotFound:
-        return b"0-0"
-    return by_name(info)["last-generated-id"]
+    places = await places_at(link, {shard: Start("newest")})
+    return places[shard].after.raw
 
 
-def before_time(seconds: float) -> bytes:
-    """The last id before the first one at or after *seconds* since 1970."""
-    ms = max(0, math.ceil(round(seconds * 1000, 3)))  # rounded: floats are not exact milliseconds
-    return b"0-0" if ms == 0 else b"%d-%d" % (ms - 1, (1 << 64) - 1)
+def state_of(reply: Any, shard: Shard) -> LogState | None:
+    """What an XINFO STREAM says; None: there is no such stream."""
+    if isinstance(reply, ReplyError):
+        error = refused(reply, verb="read", key=shard.stream)
+        if isinstance(error, NotFound):
+            return None
+        raise error
+    about = by_name(reply)
+    first = about["first-entry"]
+    return LogState(
+        added=about["entries-added"],
+        length=about["length"],
+        oldest=Position.of(first[0]) if first else None,
+        newest=Position.of(about["last-generated-id"]),
+        removed=Position.of(about["max-deleted-entry-id"]),
+    )

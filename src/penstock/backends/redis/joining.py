@@ -13,13 +13,13 @@ import os
 import secrets
 import socket
 
-from penstock.backends.redis.cursor import before_time
 from penstock.backends.redis.edge import ReplyError
 from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, text
 from penstock.errors import BackendError, NotFound
 from penstock.event import Shard, Start
+from penstock.rules.gaps import before_time
 
 
 async def make_group(link: Link, shard: Shard, group: str, start: Start) -> bool:
@@ -77,7 +77,7 @@ def _group_start(start: Start) -> bytes | str:
             return start.position.raw
         case "at":
             assert start.time is not None
-            return before_time(start.time)
+            return before_time(start.time).raw
 
 
 def new_incarnation(lease: float) -> str:

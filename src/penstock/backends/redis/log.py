@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from penstock.backends.redis.appender import RedisAppender
-from penstock.backends.redis.cursor import RedisCursor, start_id
+from penstock.backends.redis.cursor import RedisCursor
 from penstock.backends.redis.edge import ReplyError, mapped, refused
 from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Address
@@ -135,8 +135,9 @@ class RedisBackend(RedisShardGroups):
 
     async def cursor(self, starts: Mapping[Shard, Start]) -> RedisCursor:
         """See `ports.Log.cursor`."""
-        after = {shard: await start_id(self.link, shard, start) for shard, start in starts.items()}
-        return RedisCursor(self.another_link(), after)
+        cursor = RedisCursor(self.another_link(), self.link, self.clock)
+        await cursor.move(starts)
+        return cursor
 
     async def read_range(
         self, shard: Shard, first: Position | None, last: Position | None, limit: int, reverse: bool

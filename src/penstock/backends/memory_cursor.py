@@ -126,7 +126,8 @@ class MemoryCursor:
             at = log.behind(place.after, limit)
             entries = log.entries[at]
             if entries:
-                place.read(len(entries), Position(log.keys[at][-1]))
+                keys = log.keys[at]
+                place.read(len(entries), Position(keys[0]), Position(keys[-1]))
                 pages.append(Page(shard, entries))
                 limit -= len(entries)
         return pages

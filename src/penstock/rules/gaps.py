@@ -69,7 +69,17 @@ class Place:
         bound: `after` is no event's position (a time): nothing is judged before a page came.
     """
 
-    __slots__ = ("_anchor", "_bound", "_exact", "_floor", "_rank", "_vanished", "after")
+    __slots__ = (
+        "_anchor",
+        "_bound",
+        "_exact",
+        "_floor",
+        "_fresh",
+        "_rank",
+        "_since",
+        "_vanished",
+        "after",
+    )
 
     def __init__(self, after: Position, rank: int, *, exact: bool, bound: bool = False) -> None:
         self.after = after
@@ -79,6 +89,8 @@ class Place:
         self._anchor = after
         self._floor: Position | None = None
         self._vanished = False
+        self._fresh: Position | None = None
+        self._since = 0
 
     @classmethod
     def at(cls, start: Start, state: LogState | None) -> Place:
@@ -98,8 +110,10 @@ class Place:
         """Behind which event the next page begins; None: the beginning."""
         return None if self.after == ZERO else self.after
 
-    def read(self, count: int, last: Position) -> None:
-        """A page of *count* events came, up to *last*."""
+    def read(self, count: int, first: Position, last: Position) -> None:
+        """A page of *count* events came, from *first* to *last*."""
+        self._fresh = self._fresh or first
+        self._since += count
         self.after = last
         self._bound = False
         self._rank += count
@@ -111,9 +125,15 @@ class Place:
     def vanished(self) -> None:
         """The log that was read is gone: what comes under its name is another one."""
         self._vanished = self.after != ZERO and not self._bound
+        self._fresh, self._since = None, 0
 
     def judge(self, state: LogState | None) -> Gap | None:
         """What was lost, if the log stands at *state* now; reading goes on behind `after`."""
+        gap = self._judged(state)
+        self._fresh, self._since = None, 0
+        return gap
+
+    def _judged(self, state: LogState | None) -> Gap | None:
         if state is None:
             self.vanished()
             return None
@@ -133,7 +153,10 @@ class Place:
     def _begin_anew(self, state: LogState) -> Gap:
         gap = Gap(self.after, state.oldest, None, anew=True)
         self._vanished = False
-        self._move(_beginning_of(state))
+        beginning = _beginning_of(state)
+        if self._fresh is not None and self._fresh == state.oldest:  # what came since is all of it
+            beginning.read(self._since, self._fresh, self.after)
+        self._move(beginning)
         return gap
 
     def _at_the_end(self, state: LogState) -> Gap | None:

@@ -178,7 +178,8 @@ class RedisCursor:
                 continue
             if place.after != asked.after[page.shard]:
                 continue
-            place.read(len(page.entries), Position.of(page.entries[-1][0]))
+            first, last = page.entries[0][0], page.entries[-1][0]
+            place.read(len(page.entries), Position.of(first), Position.of(last))
             good.append(page)
         return good
 

@@ -219,10 +219,9 @@ async def places_at(link: Link, starts: Mapping[Shard, Start]) -> dict[Shard, Pl
     return places
 
 
-async def newest_id(link: Link, shard: Shard) -> bytes:
-    """The id of the last entry that was ever added; 0-0 for a stream that does not exist."""
-    places = await places_at(link, {shard: Start("newest")})
-    return places[shard].after.raw
+async def start_id(link: Link, shard: Shard, start: Start) -> bytes:
+    """The id behind which reading that starts at *start* begins."""
+    return (await places_at(link, {shard: start}))[shard].after.raw
 
 
 def state_of(reply: Any, shard: Shard) -> LogState | None:

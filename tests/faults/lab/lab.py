@@ -249,8 +249,8 @@ class Lab:
             sorted({one.orders.group for one in self.members()})
         )
         while None in took.values() and time.monotonic() - began < within:
-            for group in took:
-                if took[group] is None and await asyncio.to_thread(self.is_drained, group):
+            for group in [group for group, seconds in took.items() if seconds is None]:
+                if await asyncio.to_thread(self.is_drained, group):
                     took[group] = round(time.monotonic() - began, 2)
             await asyncio.sleep(0.1)
         return took
@@ -290,11 +290,9 @@ class Lab:
         """Nobody ends by himself: who did is a finding."""
         for one in self.all.values():
             if one.process is not None and one.process.poll() is not None:
-                crash = f"{one.who} ended with {one.process.returncode}"
-                if not any(
-                    crash.split(maxsplit=1)[0] in said for said in self._reader.history.crashes
-                ):
-                    self._reader.history.crashes.append(crash)
+                crashes = self._reader.history.crashes
+                if not any(one.who in said for said in crashes):
+                    crashes.append(f"{one.who} ended with {one.process.returncode}")
 
     async def close(self) -> None:
         """End everything."""

@@ -200,7 +200,7 @@ async def trimming_producer(lab: Lab, mutant: str) -> None:
 
 
 async def places_again(lab: Lab, mutant: str) -> None:
-    """After a loss of data other events stand in the places of earlier ones, as after a failover."""
+    """After a loss of data other events stand where earlier ones stood, as after a failover."""
     await lab.add("m1", MEMBER, replace(_PLAIN, mutant=mutant, dedupe="id"))
     await lab.start()
     lab.seed(20, place="1-{}")

@@ -47,7 +47,7 @@ def _no_own_pending() -> None:
     from penstock.backends.redis.takeovers import Takeovers
 
     assert Takeovers._own_first
-    Takeovers._own_first = lambda self: None  # type: ignore[method-assign]
+    Takeovers._own_first = lambda _: None  # type: ignore[method-assign]
 
 
 def _no_reclaim() -> None:
@@ -110,7 +110,11 @@ def _struck_acks_plainly() -> None:
     ack: Any = RedisMember.ack
     assert RedisMember._may_be_dead
     RedisMember._may_be_dead = lambda _: False  # type: ignore[method-assign]
-    RedisMember.ack = lambda self, shard, ids, *, fenced=False: ack(self, shard, ids)  # type: ignore[method-assign,assignment]
+
+    def plain(self: Any, shard: Any, ids: Any, *, fenced: bool = False) -> Any:  # noqa: ARG001
+        return ack(self, shard, ids)
+
+    RedisMember.ack = plain  # type: ignore[method-assign]
 
 
 def _nil_is_empty() -> None:

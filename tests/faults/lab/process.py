@@ -74,7 +74,7 @@ class Process:
             self.journal("stopped")
 
     def _listen(self) -> None:
-        """Orders, one a line: ``block 2`` (the event loop stands still), ``slow 0.5``, ``hurry``."""
+        """Orders, one a line: ``block 2`` (the loop stands still), ``slow 0.5``, ``hurry``."""
         for line in sys.stdin:
             word, _, number = line.strip().partition(" ")
             if word == "block" and self._loop is not None:

@@ -65,7 +65,7 @@ def test_the_help_tells_every_command_without_importing_any() -> None:
     """Each has a help of its own."""
     shell = Shell("")
     told = shell("--help").out.decode()
-    for name in ("server", "append", "read", "info", "groups", "pending", "trim", "doctor"):
+    for name in ("server", "append", "read", "info", "groups", "pending", "trim", "run", "doctor"):
         assert f"\n  {name} " in told
         own = shell(name, "--help")
         assert own.code == 0

@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "groups": ("penstock.cli.inspecting:groups", "List a stream's groups: lag, pending, members."),
     "pending": ("penstock.cli.inspecting:pending", "List what a group has not acked yet."),
     "trim": ("penstock.cli.inspecting:trim", "Remove a stream's oldest events."),
+    "run": ("penstock.cli.run:run", "Run the handlers of an App, in one process or in several."),
     "doctor": ("penstock.cli.doctor:doctor", "Check this installation and the server."),
 }
 """Where each command is, and what it does: the help is made of this, without importing any."""

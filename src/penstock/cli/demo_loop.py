@@ -1,4 +1,4 @@
-"""The demo's event loop: uvloop where it is installed, asyncio's own elsewhere.
+"""The loop of the demo and of `run`: uvloop where it is installed, asyncio's own elsewhere.
 
 Does        run one coroutine to its end.
 Does not    handle signals.
@@ -15,11 +15,12 @@ T = TypeVar("T")
 
 def run_fast(main: Coroutine[Any, Any, T]) -> T:
     """Run *main* on the fastest event loop there is."""
-    with asyncio.Runner(loop_factory=_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(main)
 
 
-def _factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the fastest event loop there is; None: asyncio's own."""
     try:
         import uvloop
     except ImportError:  # the extra `fast` is not installed

@@ -209,6 +209,7 @@ class App:
         signals: bool = False,
         url: str | None = None,
         drain_timeout: float | None = None,
+        ready: Callable[[], object] = lambda: None,
     ) -> bool:
         """Run until all handlers have ended (`until=`), one failed, or somebody drained it.
 
@@ -219,6 +220,7 @@ class App:
             signals: SIGTERM and SIGINT drain, a second one waits no more, a third one kills.
             url: instead of the App's own.
             drain_timeout: instead of the App's own, in seconds.
+            ready: called when all groups are joined.
 
         Returns:
             Whether all calls that were begun ended by themselves; False: some were cut.
@@ -236,6 +238,7 @@ class App:
         running = self._running or await self._open(url)
         with on_signals(running.finish, running.hurry) if signals else nullcontext():
             try:
+                ready()
                 await running.wait()
             finally:
                 end = running.end if entered else self._leave

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from penstock.errors import ClosedError, DecodeError, LeaseLost, Reject, RetryLater
 from penstock.event import Event
 from penstock.pipeline.calling import Calls
+from penstock.pipeline.complaints import Complaints
 from penstock.pipeline.handlers import Handler
 from penstock.pipeline.outputs import Outputs
 from penstock.streams.group import Group
@@ -39,6 +40,7 @@ class Handling:
         group: where the events come from.
         calls: runs the function.
         outputs: stores results; None: they are dropped.
+        complaints: where failures are told.
         hold: seconds that a coroutine may take; it is cancelled then, as its events are released.
     """
 
@@ -48,12 +50,15 @@ class Handling:
         group: Group[Any],
         calls: Calls,
         outputs: Outputs | None,
+        *,
+        complaints: Complaints,
         hold: float,
     ) -> None:
         self._handler = handler
         self._group = group
         self._calls = calls
         self._outputs = outputs
+        self._complaints = complaints
         self._hold = hold
         self.running = 0
         self.handled = self.failed = self.rejected = self.postponed = self.lost = 0
@@ -163,6 +168,7 @@ class Handling:
 
     def _fail(self, events: list[Event[Any]], error: BaseException) -> Handled:
         self.failed += len(events)
+        self._complaints.failed(error, len(events))
         self._group.fail(events, error)
         return Handled("failed", error)
 

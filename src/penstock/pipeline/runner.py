@@ -17,6 +17,7 @@ from typing import Any, Final
 from penstock.errors import ConfigError, LeaseLost
 from penstock.event import Event
 from penstock.pipeline.calling import calls_of
+from penstock.pipeline.complaints import Complaints
 from penstock.pipeline.handlers import Handler
 from penstock.pipeline.handling import Handling
 from penstock.pipeline.lanes import Lanes
@@ -53,8 +54,14 @@ class Runner:
             name=handler.name,
         )
         self._outputs = self.into and Outputs(self.into, handler.group, client.clock)
-        hold = self.options.hold
-        self.handling = Handling(handler, self.group, self._calls, self._outputs, hold)
+        self.handling = Handling(
+            handler,
+            self.group,
+            self._calls,
+            self._outputs,
+            complaints=Complaints(handler.name, client.clock),
+            hold=self.options.hold,
+        )
         self._lanes: Lanes[Event[Any]] | None = Lanes() if self._keeps_order() else None
         self._taking = asyncio.Lock()
         self._room = asyncio.Event()

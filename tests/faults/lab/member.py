@@ -61,6 +61,9 @@ class Member:
             )
         if self._ack_first:
             self._ack(group, wanted)
+        if self._hangs(wanted):
+            self._journal("hangs")
+            await self._process.hurried.wait()
         if seconds := self._orders.work * len(wanted) + self._process.slow:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._process.hurried.wait(), seconds)
@@ -89,6 +92,11 @@ class Member:
                 self._journal("lease-lost", id=identity(event))
             else:
                 self._journal("nack", id=identity(event))
+
+    def _hangs(self, events: list[Any]) -> bool:
+        """Whether the handler of one of these never returns; ``all``: of any."""
+        hang = self._orders.hang
+        return bool(hang) and any(hang in ("all", identity(event)) for event in events)
 
     def _fails(self, event: Any) -> bool:
         """A few events fail at their first attempt; with `fail_every` 1, all fail always."""

@@ -36,6 +36,7 @@ class Orders:
     dedupe: str = ""
     member: str | None = None
     hesitate: float = 0.0
+    hang: str = ""
 
 
 def event_value(who: str, key: str, seq: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Broker:
 
     def __init__(self, url: str, places: list[str]) -> None:
         self.url = url
-        self._places = places
+        self.places = places
         self._redis = redis.Redis.from_url(url, decode_responses=True, socket_timeout=5)
 
     def close(self) -> None:
@@ -33,12 +33,12 @@ class Broker:
 
     def stored(self) -> list[str]:
         """The id of every event that is stored, shard by shard, in order."""
-        return [id_ for place in self._places for _, id_ in self._entries(place, "-", "+")]
+        return [id_ for place in self.places for _, id_ in self._entries(place, "-", "+")]
 
     def pending(self, group: str) -> Counter[str]:
         """How many events each consumer holds; what is parked is nobody's."""
         found: Counter[str] = Counter()
-        for place in self._places:
+        for place in self.places:
             try:
                 summary = self._redis.xpending(place, group)
             except redis.ResponseError:  # no group
@@ -50,12 +50,12 @@ class Broker:
 
     def is_drained(self, group: str) -> bool:
         """Whether a group that shares events has handed out, and been acked, everything."""
-        return all(self._is_drained(place, group) for place in self._places)
+        return all(self._is_drained(place, group) for place in self.places)
 
     def left(self, group: str) -> list[str]:
         """The events that a group that shares events has not finished."""
         found: list[str] = []
-        for place in self._places:
+        for place in self.places:
             about = self._group(place, group)
             if about is None:
                 found += [id_ for _, id_ in self._entries(place, "-", "+")]
@@ -70,7 +70,7 @@ class Broker:
         """How many consumers the group has, our own ones for parked events not counted."""
         names = {
             about["name"]
-            for place in self._places
+            for place in self.places
             if self._group(place, group) is not None
             for about in self._redis.xinfo_consumers(place, group)
         }
@@ -78,7 +78,7 @@ class Broker:
 
     def dead(self, group: str) -> list[dict[str, str]]:
         """The fields of every dead letter of a group, repeated ones left out."""
-        keys = [f"penstock:{{{place}}}:{place}:dead:{group}" for place in self._places]
+        keys = [f"penstock:{{{place}}}:{place}:dead:{group}" for place in self.places]
         return [fields for key in keys for _, fields in self._redis.xrange(key)]
 
     def _is_drained(self, place: str, group: str) -> bool:

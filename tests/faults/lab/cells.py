@@ -21,6 +21,7 @@ from faults.lab.lab import Lab, open_lab
 from faults.lab.orders import Orders
 from faults.lab.promise import Promise
 
+SHARDS = False
 CALM = 0.8  # seconds of peace after each fault
 
 Said = Callable[[str], None]
@@ -58,8 +59,9 @@ async def smoke(cell: Cell, *, seed: int, events: int = 10_000, seconds: float =
     """The schedule of the smoke test; with *seconds*, faults without end until then."""
     cell.promise = replace(cell.promise, ordered=frozenset({"s"}))
     began = time.monotonic()
-    async with open_lab(cell.binary, cell.folder, slow=cell.slow, clock=True) as lab:
-        await _team(lab)
+    shards = 2
+    async with open_lab(cell.binary, cell.folder, slow=cell.slow, clock=True, shards=shards) as lab:
+        await _team(lab, Orders("", "", "", shards=shards, fail_every=50))
         await lab.start()
         await asyncio.sleep(0.5)
         chance = random.Random(seed)
@@ -77,13 +79,17 @@ async def smoke(cell: Cell, *, seed: int, events: int = 10_000, seconds: float =
     return verdict
 
 
-async def _team(lab: Lab) -> None:
-    """Two producers, and three members that share events."""
-    await lab.add("p1", "producer.py", Orders("", "", "", mode="writer", rate=200))
-    await lab.add("p2", "producer.py", Orders("", "", "", mode="single", rate=100))
-    await lab.add("m1", "member.py", Orders("", "", "", fail_every=50))
-    await lab.add("m2", "member.py", Orders("", "", "", fail_every=50))
-    await lab.add("m3", "member.py", Orders("", "", "", batch=20, fail_every=50))
+async def _team(lab: Lab, plain: Orders) -> None:
+    """Two producers; three members that share events, two that share shards, and an App."""
+    await lab.add("p1", "producer.py", replace(plain, mode="writer", rate=120))
+    await lab.add("p2", "producer.py", replace(plain, mode="single", rate=80))
+    await lab.add("m1", "member.py", replace(plain, work=0.002))
+    await lab.add("m2", "member.py", replace(plain, work=0.002))
+    await lab.add("m3", "member.py", replace(plain, batch=20))
+    await lab.add("a1", "app_member.py", replace(plain, group="a"))
+    if SHARDS:
+        for name in ("s1", "s2"):
+            await lab.add(name, "member.py", replace(plain, group="s", share="shards"))
 
 
 async def flush(cell: Cell) -> Verdict:

@@ -45,6 +45,7 @@ class Handling(NamedTuple):
     position: tuple[int, int] = (0, 0)
     acked: float | None = None
     released: float | None = None
+    shard: int = 0
 
 
 class Fault(NamedTuple):
@@ -197,6 +198,7 @@ class Reader:
                 line["t"],
                 deliveries=line.get("d", 1),
                 position=position(line.get("pos", "0-0")),
+                shard=line.get("shard", 0),
             )
         )
 
@@ -231,8 +233,8 @@ class Reader:
 
 
 def position(text: str) -> tuple[int, int]:
-    """A position that compares: ``ms-seq``; what else it says of shards is left out."""
-    first, _, second = text.rpartition(":")[2].partition("-")
+    """A position that compares."""
+    first, _, second = text.partition("-")
     return int(first), int(second or 0)
 
 

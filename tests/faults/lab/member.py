@@ -58,6 +58,7 @@ class Member:
                 d=event.deliveries,
                 a=event.attempts,
                 pos=str(event.position),
+                shard=event.shard,
             )
         if self._ack_first:
             self._ack(group, wanted)

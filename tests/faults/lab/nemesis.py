@@ -230,7 +230,8 @@ async def destroy_group(lab: Lab, chance: random.Random) -> None:
         loses_group=True,
         allows=lambda: {group: lab.handled()[group]},
     ):
-        await asyncio.to_thread(lab.broker.command, "XGROUP", "DESTROY", one.orders.stream, group)
+        for place in lab.broker.places:
+            await asyncio.to_thread(lab.broker.command, "XGROUP", "DESTROY", place, group)
 
 
 async def step_clock(lab: Lab, _: random.Random) -> None:

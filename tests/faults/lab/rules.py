@@ -305,16 +305,17 @@ def _members_go_forward(history: History, group: str) -> Iterator[str]:
 
     A group that was lost and made anew goes back once.
     """
-    latest: dict[str, tuple[int, int]] = {}
-    back: Counter[str] = Counter()
+    latest: dict[tuple[str, int], tuple[int, int]] = {}
+    back: Counter[tuple[str, int]] = Counter()
     for handling in history.of(group):
         if handling.deliveries != 1 or handling.position == (0, 0):
             continue
-        if handling.position < latest.get(handling.who, (0, 0)):
-            back[handling.who] += 1
-        latest[handling.who] = handling.position
+        road = handling.who, handling.shard
+        if handling.position < latest.get(road, (0, 0)):
+            back[road] += 1
+        latest[road] = handling.position
     allowed = sum(fault.loses_group for fault in history.faults)
-    wrong = {who: times for who, times in back.items() if times > allowed}
+    wrong = {road: times for road, times in back.items() if times > allowed}
     if wrong:
         yield f"{group}: members went back in the stream, {allowed} times allowed: {wrong}"
 

@@ -84,7 +84,7 @@ class Reading(Generic[T]):
         self._reached: dict[_Place, bytes] = {}
         self._newest: dict[_Place, bytes] = {}
         self._last: dict[Any, bytes] = {}
-        self._bytes = self._read = self._yielded = self._filtered = self._lost = 0
+        self._moves = self._bytes = self._read = self._yielded = self._filtered = self._lost = 0
 
     @property
     def begun(self) -> bool:
@@ -188,6 +188,7 @@ class Reading(Generic[T]):
         began = {shard: places[shard] for shard in shards}
         self._began.update(began)
         self._end.begins_at(began)
+        self._moves += 1
         self.inbox.reopen()
         self._moved.set()
         self._room.set()
@@ -215,6 +216,7 @@ class Reading(Generic[T]):
             for table in (self._handles, self._origins, self._began):
                 table.pop(shard, None)
             self._end.passed(shard)
+        self._moves += 1
         self._moved.set()
         self._room.set()
 
@@ -294,9 +296,11 @@ class Reading(Generic[T]):
         unborn = [s for s in self._handles.values() if not s.known]
         wait = self._end.wait(LOOK if unborn else WAIT)
         began = self._client.clock.monotonic()
+        moves = self._moves
         if not self._pages:
-            self._pages.extend(await self._opened.read(limit, wait))
-        if not self._pages:
+            pages = await self._opened.read(limit, wait)
+            self._pages.extend(pages)  # looked up now: a move may have put another one there
+        if not self._pages and moves == self._moves:  # else it was woken
             for stream in unborn:
                 await self._look_for_shards(stream)
             self._end.nothing_came(began)

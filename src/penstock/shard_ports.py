@@ -40,6 +40,7 @@ class Ownership(NamedTuple):
 
     Attributes:
         epoch: names the owner, and no other before or after it.
+        start: behind what its first page begins.
         committed: up to where all is done; None: nothing has been committed yet.
         state: what the owner kept with the position.
         notes: what the owner kept about events behind the position; ``b""``: nothing.
@@ -47,6 +48,7 @@ class Ownership(NamedTuple):
     """
 
     epoch: int
+    start: Position
     committed: Position | None
     state: bytes | None
     notes: bytes = b""

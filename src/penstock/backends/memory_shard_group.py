@@ -107,9 +107,9 @@ class Slot:
     def ownership(self, now: float) -> Ownership:
         """What its owner has to know, *now* by the monotonic clock."""
         if self.committed is None:
-            return Ownership(self.epoch, None, None)
-        age = max(0.0, now - self.kept)
-        return Ownership(self.epoch, Position(self.committed), self.state, self.notes, age)
+            return Ownership(self.epoch, Position(self.start), None, None)
+        age, position = max(0.0, now - self.kept), Position(self.committed)
+        return Ownership(self.epoch, position, position, self.state, self.notes, age)
 
     def keep(
         self, position: Key, state: bytes | None, along: Along, now: float, time: float

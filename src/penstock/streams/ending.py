@@ -157,6 +157,12 @@ class Ending:
         if self._existing and self._targets is not None:
             self._targets.clear()
 
+    def past(self, shards: Iterable[Shard]) -> list[Shard]:
+        """Those of *shards* of which nothing more is to be read."""
+        if self._all is None or self._targets is None:
+            return []
+        return [shard for shard in shards if shard not in self._targets]
+
     def passed(self, shard: Shard) -> None:
         """The shard is known to have been read to its end."""
         if self._targets is not None:

@@ -85,10 +85,8 @@ class GroupOptions(NamedTuple):
         """Raise ConfigError for what is out of range."""
         if self.member is not None:
             check_label("member", self.member)
-        if self.share not in ("any", "events"):
-            raise ConfigError(
-                f"share must be 'any' or 'events' in this version, got {self.share!r}"
-            )
+        if self.share not in ("any", "events", "shards"):
+            raise ConfigError(f"share must be 'any', 'events' or 'shards', got {self.share!r}")
         if not 0.1 <= self.lease <= 86_400 or not self.hold > 0:
             raise ConfigError(
                 f"lease must be from 0.1 to 86400 seconds and hold above 0, "

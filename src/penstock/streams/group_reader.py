@@ -24,6 +24,7 @@ from penstock.streams.group_options import GroupOptions
 from penstock.streams.group_work import GroupWork
 from penstock.streams.inbox import Batches
 from penstock.streams.membership import Membership
+from penstock.streams.shard_membership import ShardMembership
 
 if TYPE_CHECKING:
     from penstock.streams.client import Client
@@ -49,7 +50,7 @@ class GroupReader(Generic[T]):
         self._streams = list(streams)
         self._entered = False
         self._options = options
-        self._work: GroupWork[T] = Membership(client, name, self._streams, options)
+        self._work: GroupWork[T] = _work(client, name, self._streams, options)
 
     @property
     def member(self) -> str:
@@ -191,3 +192,20 @@ class GroupReader(Generic[T]):
     def __repr__(self) -> str:
         in_flight = self.statistics().in_flight
         return f"<Group {self.name!r} member {self.member!r} {in_flight} in flight>"
+
+
+def _work(
+    client: Client, name: str, streams: Sequence[Stream[T]], options: GroupOptions
+) -> GroupWork[T]:
+    """How the group shares: as it is asked, else as the backend does it."""
+    features = client.backend.features
+    if options.share == "shards" or (options.share == "any" and not features.event_groups):
+        if not features.shard_groups:
+            raise ConfigError(f"{features.backend} has no groups that share shards")
+        return ShardMembership(client, name, streams, options)
+    if not features.event_groups:
+        raise ConfigError(
+            f"{features.backend} has no groups that share events, got share={options.share!r}; "
+            f"leave it out, or share shards"
+        )
+    return Membership(client, name, streams, options)

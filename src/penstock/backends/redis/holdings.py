@@ -58,7 +58,7 @@ class Held:
         self.keys = keys
         self.incarnation = incarnation
         self.pulse = pulse
-        self.ownership = Ownership(0, None, None)
+        self.ownership = Ownership(0, NOWHERE, None, None)
         self.mark = Mark(b"0-0", b"0-0", 0)
         self.places: list[Place] = []
         self.number = 0
@@ -352,7 +352,9 @@ class Holdings:
     def _fill(self, held: Held, reply: list[Any]) -> None:
         _, epoch, position, was_kept, state, notes, age, counted, count, last, added, other = reply
         committed = Position.of(position) if was_kept else None
-        held.ownership = Ownership(int(epoch), committed, state, notes, age / 1000)
+        held.ownership = Ownership(
+            int(epoch), Position.of(position), committed, state, notes, age / 1000
+        )
         held.mark = Mark(position, last, int(added))
         known = Position.of(counted) if counted else None
         unread = Unread(Position.of(position), Position.of(last), known, int(count or 0))

@@ -150,7 +150,7 @@ class RedisShardMember:
             self._woken.set()
             raise _not_owner(shard, epoch, position)
         held.asked = None
-        held.ownership = Ownership(epoch, position, state, along.notes)
+        held.ownership = Ownership(epoch, position, position, state, along.notes)
         last, added = (told[0] or held.mark.last, told[1]) if told else held.mark[1:]
         held.mark = Mark(position.raw, last, added)
 

@@ -1,0 +1,234 @@
+"""ShardShelf: the events of a member of a shard-sharing group, between its shards and its program.
+
+Does        hold the inbox and the hands; say how much room there is; know which events are in hand.
+Does not    take outcomes, or send anything: `shard_membership.py` and `stream_share.py` do.
+Invariants  1. what is in flight is at most `max_in_flight`, plus one fetch; what waits is bounded
+               by `max_parked` for each shard, then the shard waits.
+            2. nothing is handed out once others may have taken this member for dead.
+Used by     shard_membership; stream_share, as its `Shelf`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from penstock.errors import ConfigError
+from penstock.event import Event, Origin
+from penstock.rules.filters import predicate
+from penstock.rules.hands import Hands
+from penstock.rules.sizing import FetchSizer
+from penstock.signals import GroupStatistics, Kind, Signal
+from penstock.streams.inbox import Inbox
+from penstock.streams.shard_work import ShardWork
+from penstock.streams.stream_share import StreamShare
+
+if TYPE_CHECKING:
+    from penstock.streams.client import Client
+    from penstock.streams.group_options import GroupOptions
+
+T = TypeVar("T")
+
+_PAST: Final = 10_000
+"""Shards that were ours once and are remembered, to refuse their events' acks by name."""
+
+
+class ShardShelf(Generic[T]):
+    """What a member has of all its shards. Arguments as for `Group`."""
+
+    def __init__(self, client: Client, group: str, options: GroupOptions) -> None:
+        self._client = client
+        self._group = group
+        self._options = options
+        self._where = predicate(options.where)
+        self._clock = client.clock
+        self._shares: dict[str, StreamShare[T]] = {}
+        self._works: dict[Origin, ShardWork[T]] = {}
+        self._past: dict[Origin, None] = {}
+        self._sizer = FetchSizer(options.max_in_flight, options.max_in_flight_bytes)
+        self._inbox: Inbox[Event[T]] = Inbox(self._on_taken, self._stale)
+        self._hands = Hands(options.hold, self.holds)
+        self._delayed: deque[tuple[float, list[Event[T]]]] = deque()
+        self._room = asyncio.Event()
+        self._send = asyncio.Event()
+        self._tick = asyncio.Event()
+        self._good = 0.0
+        self._fetched = self._yielded = self._acked = self._nacked = 0
+        self._expired = self._filtered = self._missed = 0
+
+    @property
+    def name(self) -> str:
+        """The member's name; what was given before it has joined."""
+        for share in self._shares.values():
+            return share.member.name
+        return self._options.member or ""
+
+    def statistics(self) -> GroupStatistics:
+        """See `Group.statistics`."""
+        works = set(self._works.values())
+        return GroupStatistics(
+            fetched=self._fetched,
+            yielded=self._yielded,
+            acked=self._acked,
+            nacked=self._nacked,
+            expired=self._expired,
+            filtered=self._filtered,
+            missed=self._missed,
+            buffered=len(self._inbox),
+            in_flight=sum(work.in_flight for work in works),
+            in_flight_bytes=sum(work.bytes for work in works),
+        )
+
+    def room(self) -> tuple[int, int]:
+        """See `stream_share.Shelf`."""
+        works = [work for share in self._shares.values() for work in share.works.values()]
+        events = sum([work.in_flight for work in works])
+        size = sum([work.bytes - work.lanes.bytes for work in works])
+        limit = self._sizer.next(events, size)
+        if not limit:
+            self._send.set()
+        return limit, self._sizer.room(events, size)
+
+    def crowded(self, work: ShardWork[T]) -> bool:
+        """See `stream_share.Shelf`."""
+        options, lanes = self._options, work.lanes
+        full = lanes.parked >= options.max_parked or lanes.bytes >= options.max_in_flight_bytes
+        if full and not work.crowded:
+            text = (
+                f"{lanes.parked} events of shard {work.shard.index} wait for their keys or their "
+                f"time: nothing more of it is fetched until some of them are done"
+            )
+            self.signal("parked-full", text, work.shard.stream, lanes.parked)
+        work.crowded = full
+        return full
+
+    async def arrived(self, work: ShardWork[T], events: list[Event[T]], largest: int) -> None:
+        """See `stream_share.Shelf`."""
+        self._works[work.origin] = self._works[work.replay_origin] = work
+        self._fetched += len(events)
+        self._sizer.seen(len(events), 0, largest)
+        if self._where is not None:
+            unwanted = [event for event in events if not self._where(event)]
+            work.ack(unwanted)
+            self._filtered += len(unwanted)
+            events = [event for event in events if work.holds(event)]
+        if self._options.acks == "none":
+            work.ack(events)
+            await self._shares[work.shard.stream].commit()
+            if self._works.get(work.origin) is not work:
+                return
+        if work.lanes:
+            self._tick.set()
+        self._inbox.put(events)
+
+    def withdraw(self, work: ShardWork[T]) -> list[Event[T]]:
+        """See `stream_share.Shelf`."""
+        origins = (work.origin, work.replay_origin)
+        taken: list[Event[T]] = []
+        if len(self._inbox):
+            events = self._inbox.clear()
+            taken = [event for event in events if event.origin in origins]
+            self._inbox.put([event for event in events if event.origin not in origins])
+        return taken
+
+    def again(self, events: list[Event[T]]) -> None:
+        """See `stream_share.Shelf`."""
+        self._inbox.put(events)
+
+    def gone(self, work: ShardWork[T]) -> None:
+        """See `stream_share.Shelf`."""
+        for origin in (work.origin, work.replay_origin):
+            self._works.pop(origin, None)
+            self._past[origin] = None
+        while len(self._past) > _PAST:
+            del self._past[next(iter(self._past))]
+        self._room.set()
+
+    def ended(self) -> None:
+        """See `stream_share.Shelf`."""
+        if all(share.ended for share in self._shares.values()):
+            self._inbox.end()
+
+    def committed(self, count: int) -> None:
+        """See `stream_share.Shelf`."""
+        self._acked += count
+        self._tick.set()
+        self._room.set()
+
+    def missed(self, work: ShardWork[T], count: int) -> None:
+        """See `stream_share.Shelf`."""
+        self._missed += count
+        text = (
+            f"{count} events of group {self._group!r} were done when shard {work.shard.index} was "
+            f"not this member's any more; its new owner repeats them"
+        )
+        self.signal("acks-missed", text, work.shard.stream, count)
+
+    def sort_out(self) -> None:
+        """Take out of the inbox what has to wait for its key by now."""
+        self._tick.set()
+        self._room.set()
+        if not len(self._inbox):
+            return
+        free: list[Event[T]] = []
+        for origin, run in groupby(self._inbox.clear(), _origin):
+            work, several = self._works.get(origin), list(run)
+            free += work.lanes.admit(several) if work is not None else several
+        self._inbox.put(free)
+
+    def _on_taken(self, events: list[Event[T]]) -> None:
+        self._yielded += len(events)
+        now = self._clock.monotonic()
+        if self._options.acks != "none":
+            self._hands.handed(events, now)
+        if self._options.acks == "delayed":
+            self._delayed.append((now + self._options.ack_delay, events))
+        self._room.set()
+
+    def _stale(self) -> bool:
+        """Whether others may have taken this member for dead: then what is not yielded is dropped.
+
+        After a pause of the whole process the thread that beats may not have noticed yet.
+        """
+        now = self._clock.monotonic()
+        if now < self._good:
+            return False
+        self._good = min((s.member.good_until for s in self._shares.values()), default=now + 1.0)
+        if now < self._good:
+            return False
+        self._inbox.clear()
+        for share in self._shares.values():
+            share.member.lapse()
+        return True
+
+    def holds(self, event: Event[Any]) -> bool:
+        """Whether this very delivery is still open, in a shard that is this member's."""
+        work = self._works.get(event.origin)
+        return work is not None and work.holds(event)
+
+    def is_ours(self, event: Event[T]) -> bool:
+        """Whether it is in hand; ConfigError for an event of somebody else."""
+        if event.origin not in self._works:
+            self.of_past(event.origin, [event])
+            return False
+        return self.holds(event)
+
+    def of_past(self, origin: Origin, events: Iterable[Event[T]]) -> list[Event[T]]:
+        """Events of a shard that was lost; ConfigError where it never was ours."""
+        if origin not in self._past:
+            raise ConfigError(
+                f"an event can only be settled by the group that it came from, got one of "
+                f"{origin.stream!r} that another group or a reader handed out"
+            )
+        return list(events)
+
+    def signal(self, kind: Kind, text: str, stream: str, count: int) -> None:
+        """Tell observers."""
+        self._client.observers(Signal(kind, text, stream, self._group, self.name, count))
+
+
+_origin = attrgetter("origin")

@@ -56,7 +56,10 @@ class Ownership(NamedTuple):
 
 
 class Burial(NamedTuple):
-    """An event that becomes a dead letter; `raw` holds its fields, also if it was trimmed."""
+    """An event that becomes a dead letter; `raw` holds its fields, also if it was trimmed.
+
+    `replay`: `id` is its place in the replay log, and the letter names the event's own.
+    """
 
     id: bytes
     attempts: int
@@ -64,6 +67,7 @@ class Burial(NamedTuple):
     error: str
     reason: str
     raw: Sequence[bytes]
+    replay: bool = False
 
 
 class Along(NamedTuple):
@@ -123,7 +127,7 @@ class ShardMember(Protocol):
             limit: how many entries at most, and one page more.
             wait: seconds.
             ahead: for how many more there is room, so that the next read may be under way already.
-            paused: shards of which nothing is to be fetched.
+            paused: shards of which nothing is to be fetched; their replay logs are named apart.
 
         Raises:
             Rebalanced: shards came or went; `owned` is already the new state.

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from penstock.event import Position, Shard
-from penstock.ports import DeadLetter, Death, RawEntry
+from penstock.ports import Burial, DeadLetter, Death, RawEntry
 
 HEADER: Final = 12
 """Parts of a letter before the event's own."""
@@ -43,6 +43,12 @@ def pack(position: bytes, deliveries: int, death: Death, time: float) -> list[by
         (b"time", int(time * 1000)),
     )
     return [part for name, value in pairs for part in (name, as_bytes(value))]
+
+
+def letter_parts(burial: Burial, position: bytes, time: float) -> list[bytes]:
+    """A letter of a group that shares shards, whole."""
+    death = Death(burial.id, burial.attempts, burial.error, burial.reason)
+    return [*pack(position, burial.deliveries, death, time), *burial.raw]
 
 
 def letter_of(shard: Shard, group: str, entry: RawEntry) -> DeadLetter:

@@ -159,6 +159,13 @@ class MemoryBackend(MemoryLetters):
         """
         if not shards:
             raise ConfigError(f"group {group!r} must share at least one shard, got none")
+        for shard in shards:
+            stream = self._open_store.streams.get(shard.stream)
+            if stream is not None and group in stream.shard_groups:
+                raise ConfigError(
+                    f"a group shares either single events or whole shards, and {group!r} of "
+                    f"{shard.stream!r} shares shards; choose another name, or share='shards'"
+                )
         joined = MemoryEventMember(self._open_place, shards, group, member)
         await joined.enter()
         return joined

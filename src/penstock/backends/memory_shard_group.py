@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from penstock.backends.memory_members import Tenant
-from penstock.backends.memory_store import Key, StoredLog, padded
+from penstock.backends.memory_store import Key, padded
 from penstock.event import Position, Shard
-from penstock.ports import Along, Burial, Ownership
+from penstock.ports import Ownership
 from penstock.rules.shares import fair_shares
 
 
@@ -79,16 +79,6 @@ class ShardGroup:
         return (done[0], done[1] + 1)
 
 
-class Letter:
-    """A dead letter as it is kept; `time` in seconds since 1970."""
-
-    __slots__ = ("burial", "time")
-
-    def __init__(self, burial: Burial, time: float) -> None:
-        self.burial = burial
-        self.time = time
-
-
 class Slot:
     """One shard of a group: who owns it in which epoch, and what was committed."""
 
@@ -100,9 +90,6 @@ class Slot:
         self.state: bytes | None = None
         self.notes = b""
         self.kept = 0.0
-        self.letters: dict[Key, Letter] = {}
-        self.buried = 0
-        self.replay = StoredLog()
 
     def ownership(self, now: float) -> Ownership:
         """What its owner has to know, *now* by the monotonic clock."""
@@ -111,13 +98,7 @@ class Slot:
         age, position = max(0.0, now - self.kept), Position(self.committed)
         return Ownership(self.epoch, position, position, self.state, self.notes, age)
 
-    def keep(
-        self, position: Key, state: bytes | None, along: Along, now: float, time: float
-    ) -> None:
+    def keep(self, position: Key, state: bytes | None, notes: bytes, now: float) -> None:
         """Keep a position and what goes with it."""
         self.committed, self.state = padded(position, 0), state
-        self.notes, self.kept = along.notes, now
-        for burial in along.burials:
-            self.buried += 1
-            self.letters[int(time * 1000), self.buried] = Letter(burial, time)
-        self.replay.remove(Position.of(one) for one in along.replayed)
+        self.notes, self.kept = notes, now

@@ -17,9 +17,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Container, Iterator, Mapping, Sequence
 
+from penstock.backends.letter_format import letter_parts, without_position
 from penstock.backends.memory_members import LeasedMember, Tenant
 from penstock.backends.memory_shard_group import ShardGroup, Slot
-from penstock.backends.memory_store import ZERO, Key, Place, Store, key_behind
+from penstock.backends.memory_store import ZERO, Key, Place, Store, StoredLog, key_behind
 from penstock.errors import ConfigError, LeaseLost
 from penstock.event import OLDEST, Position, Shard, Start
 from penstock.ports import Along, MemberOptions, Ownership, Page, Rebalanced
@@ -119,8 +120,21 @@ class MemoryShardMember(LeasedMember):
                     f"drop what came of it, its new owner repeats from what was committed",
                     positions=(str(position),),
                 )
-            slot.keep(position, state, along, clock.monotonic(), clock.time())
+            self._bury(self._place.store.made(shard), along, clock.time())
+            slot.keep(position, state, along.notes, clock.monotonic())
             self._ownerships[shard] = slot.ownership(clock.monotonic())
+
+    def _bury(self, log: StoredLog, along: Along, time: float) -> None:
+        """Keep dead letters, and remove from the replay log what is done."""
+        replays = log.replays.get(self._group, StoredLog())
+        rows: list[list[bytes]] = []
+        for burial in along.burials:
+            entry = replays.get(Position.of(burial.id)) if burial.replay else None
+            position = burial.id if entry is None else entry[1][1]
+            rows.append(letter_parts(burial, position, time))
+        if rows:
+            log.dead.setdefault(self._group, StoredLog()).append(rows, int(time * 1000))
+        replays.remove(Position.of(one) for one in along.replayed)
 
     async def release(self, shard: Shard) -> None:
         """See `ports.ShardMember.release`."""
@@ -149,16 +163,20 @@ class MemoryShardMember(LeasedMember):
         ):
             self._settle(now)
         self._turn += 1
-        shards = [s for s in self._read if s not in paused and s not in self._yielding]
+        shards = [s for s in self._read if s not in self._yielding]
         turn = self._turn % len(shards) if shards else 0
         pages: list[Page] = []
         for shard in shards[turn:] + shards[:turn]:
             slot, replay = self._slot(shard), shard._replace(replay=True)
-            places = ((shard, self._read, self._place.store.made(shard)),)
-            for at, read, log in (*places, (replay, self._replayed, slot.replay)):
+            own = self._place.store.made(shard)
+            replays = own.replays.get(self._group, StoredLog())
+            for at, read, log in ((shard, self._read, own), (replay, self._replayed, replays)):
+                if at in paused:
+                    continue
                 found = log.behind(read[at], limit)
                 if entries := log.entries[found]:
                     read[at] = log.keys[found][-1]
+                    entries = without_position(entries) if at.replay else entries
                     pages.append(Page(at, entries, None, slot.epoch))
                     limit -= len(entries)
         return pages
@@ -253,6 +271,13 @@ class MemoryShardMember(LeasedMember):
 
     def _made_team(self, store: Store, start: Start) -> ShardGroup:
         team = self._group_now()
+        stream = store.streams.get(self._stream)
+        for log in stream.logs.values() if stream else ():
+            if self._group in log.event_groups:
+                raise ConfigError(
+                    f"a group shares either single events or whole shards, and {self._group!r} of "
+                    f"{self._stream!r} shares events; choose another name, or share='events'"
+                )
         if team is None:
             slots = [Slot(key_behind(start, store.made(shard))) for shard in self._shards]
             team = ShardGroup(str(start), slots)

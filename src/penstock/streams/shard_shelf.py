@@ -148,6 +148,12 @@ class ShardShelf(Generic[T]):
             del self._past[next(iter(self._past))]
         self._room.set()
 
+    def rested(self) -> bool:
+        """See `stream_share.Shelf`. Whoever asks for more holds what he holds on purpose."""
+        if len(self._inbox) or any(work.lanes or work.dying for work in self._works.values()):
+            return False
+        return self._inbox.waiting or not any(work.in_hand > 0 for work in self._works.values())
+
     def ended(self) -> None:
         """See `stream_share.Shelf`."""
         if all(share.ended for share in self._shares.values()):

@@ -100,6 +100,11 @@ class ShardWork(Generic[T]):
         """Whether there is something to commit."""
         return self._changed or self.sending is not None
 
+    @property
+    def dying(self) -> bool:
+        """Whether dead letters are on their way."""
+        return bool(self._dying or self._buried)
+
     def take_in(self, page: Page, now: float) -> list[Event[T]]:
         """The events of a page that may be handed out now."""
         replay = page.shard.replay
@@ -179,7 +184,7 @@ class ShardWork(Generic[T]):
         """An event that is held becomes a dead letter, with the next commit."""
         where = event.origin is self.replay_origin
         self._dying[where, event.entry_id] = Burial(
-            event.entry_id, attempts, event.deliveries, error, reason, event.raw
+            event.entry_id, attempts, event.deliveries, error, reason, event.raw, where
         )
         self._changed = True
 

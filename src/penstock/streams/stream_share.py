@@ -31,6 +31,10 @@ _FULL: Final = 0.1
 """Seconds between looks after the shards while there is no room for more events."""
 
 
+_NEAR: Final = 0.2
+"""Seconds that a fetch waits where all may have been read: for what was taken back of the dead."""
+
+
 class Shelf(Protocol[T]):
     """What all streams of a member share. `ShardMembership` is one."""
 
@@ -56,6 +60,10 @@ class Shelf(Protocol[T]):
 
     def gone(self, work: ShardWork[T]) -> None:
         """A shard is not owned any more."""
+        ...
+
+    def rested(self) -> bool:
+        """Whether nothing is left to hand out, and nothing in a hand may still come back."""
         ...
 
     def ended(self) -> None:
@@ -106,7 +114,7 @@ class StreamShare(Generic[T]):
         self._committing = asyncio.Lock()
         self._asked_at = 0.0
         self.works: dict[Shard, ShardWork[T]] = {}
-        self.ended = self.stopped = False
+        self.ended = self.stopped = self._quiet = False
 
     @property
     def member(self) -> ShardMember:
@@ -183,13 +191,16 @@ class StreamShare(Generic[T]):
             room.clear()
             await _set_within(room, min(_FULL, self._options.lease / 8))
         began = self._clock.monotonic()
-        wait = self._ending.wait() if limit else 0.0
+        near = _NEAR if self._ending.reached() else self._ending.wait()
+        wait = near if limit else 0.0
         try:
             pages = await self.member.fetch(limit, wait, max(0, more - limit), self._paused())
         except Rebalanced as change:
+            self._quiet = False
             await self._follow(change)
             return
-        if limit and not pages:
+        self._quiet = not pages and limit > 0
+        if self._quiet:
             self._ending.nothing_came(began)
         for page in pages:
             await self._take_in(page)
@@ -199,8 +210,8 @@ class StreamShare(Generic[T]):
         """Shards of which nothing more is wanted now, or at all."""
         assert self._ending is not None
         ended = self._ending.past(self.works)
-        crowded = (work.shard for work in self.works.values() if self._shelf.crowded(work))
-        return {*ended, *crowded}
+        crowded = [work.shard for work in self.works.values() if self._shelf.crowded(work)]
+        return {*ended, *crowded, *(shard._replace(replay=True) for shard in crowded)}
 
     async def _take_in(self, page: Page) -> None:
         assert self._ending is not None
@@ -290,7 +301,7 @@ class StreamShare(Generic[T]):
         ending = self._ending
         assert ending is not None
         if not ending.targets:
-            return ending.reached() and not any(work.lanes for work in self.works.values())
+            return ending.reached() and self._quiet and self._shelf.rested()
         now = self._clock.monotonic()
         if now >= self._asked_at:
             self._asked_at = now + 0.2

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from penstock.backends.letter_format import letter_parts, without_position
 from penstock.backends.redis.edge import mapped
 from penstock.backends.redis.holdings import Held, Holdings, Mark
 from penstock.backends.redis.joining import new_incarnation
@@ -26,7 +27,7 @@ from penstock.backends.redis.shard_scripts import COMMIT
 from penstock.backends.redis.wire import Arg
 from penstock.errors import BackendUnavailable, ClosedError, LeaseLost
 from penstock.event import Position, Shard
-from penstock.ports import Along, Burial, MemberOptions, Ownership, Page, Rebalanced
+from penstock.ports import Along, MemberOptions, Ownership, Page, Rebalanced
 from penstock.signals import Kind, Signal
 
 if TYPE_CHECKING:
@@ -222,15 +223,19 @@ class RedisShardMember:
         return [
             place
             for shard, held in holdings.held.items()
-            if shard not in paused and shard not in holdings.yielding
+            if shard not in holdings.yielding
             for place in held.places
+            if place.shard not in paused
         ]
 
     def _good(self, found: list[Page]) -> list[Page]:
         """The pages of shards whose lease holds at this moment; else they are not ours to use."""
-        if not found or self._clock.monotonic() < self.good_until:
-            return found
-        return []
+        if not found or self._clock.monotonic() >= self.good_until:
+            return []
+        return [
+            page._replace(entries=without_position(page.entries)) if page.shard.replay else page
+            for page in found
+        ]
 
     def _commit_keys(self, keys: Keys) -> list[str]:
         group = self._group
@@ -255,10 +260,10 @@ class RedisShardMember:
             len(along.replayed),
             *along.replayed,
         ]
-        now_ms = int(self._clock.time() * 1000)
+        now = self._clock.time()
         for burial in along.burials:
-            parts = _letter(burial, now_ms)
-            args += [len(parts), *parts]
+            parts = letter_parts(burial, burial.id, now)
+            args += [int(burial.replay), len(parts), *parts]
         return args
 
     def _turn(self) -> None:
@@ -295,15 +300,6 @@ class RedisShardMember:
     def _signal(self, kind: Kind, message: str, count: int | None) -> None:
         signal = Signal(kind, message, self._stream, self._group, self._name, count)
         self._groups.observers(signal)
-
-
-def _letter(burial: Burial, now_ms: int) -> list[Arg]:
-    """A dead letter's header, and then what the event held."""
-    return [
-        *("position", burial.id, "attempts", burial.attempts, "deliveries", burial.deliveries),
-        *("error", burial.error, "reason", burial.reason, "time", now_ms),
-        *burial.raw,
-    ]
 
 
 def _not_owner(shard: Shard, epoch: int, position: Position) -> LeaseLost:

@@ -113,7 +113,7 @@ COMMIT: Final = Script(
     5,
     """-- keep a position and what goes with it. KEYS stream, share, positions, letters, replay
 -- ARGV group, epoch, incarnation, number, position, with state, state, notes, counted, count,
--- n, n replayed ids, then for each letter: n, n parts
+-- n, n replayed ids, then for each letter: of the replay log or not, n, n parts
 local s = redis.call('HMGET', KEYS[2], 'epoch', 'beat', 'number')
 if s[1] ~= ARGV[2] or not s[2] or string.sub(s[2], 1, #ARGV[3]) ~= ARGV[3] then
   return {'other', s[1] or '0'}
@@ -131,9 +131,13 @@ end
 local replayed = tonumber(ARGV[11])
 local at = 12 + replayed
 while at <= #ARGV do  -- first what may be refused: nothing is kept then
-  local n = tonumber(ARGV[at])
-  redis.call('XADD', KEYS[4], '*', unpack(ARGV, at + 1, at + n))
-  at = at + n + 1
+  local n = tonumber(ARGV[at + 1])
+  if ARGV[at] == '1' then  -- its own position begins its entry there
+    local entry = redis.call('XRANGE', KEYS[5], ARGV[at + 3], ARGV[at + 3])[1]
+    if entry then ARGV[at + 3] = entry[2][2] end
+  end
+  redis.call('XADD', KEYS[4], '*', unpack(ARGV, at + 2, at + n + 1))
+  at = at + n + 2
 end
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))

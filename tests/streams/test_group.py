@@ -600,7 +600,7 @@ async def test_batches_are_full_or_what_came_in_time(client: Client) -> None:
         ({"member": "two words"}, "member's name"),
         ({"member": ""}, "member's name"),
         ({"member": "@penstock:parked"}, "member's name"),
-        ({"share": "shards"}, "share must be"),
+        ({"share": "keys"}, "share must be"),
         ({"where": 7}, "where must be"),
     ],
     ids=str,

@@ -7,10 +7,22 @@ Does not    judge: `doctor` does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from penstock import BackendError, Client, ConfigError
 from penstock.rules.durability import Durability, durability
+
+ASKED: Final = (
+    "appendfsync",
+    "client-output-buffer-limit",
+    "maxmemory",
+    "maxmemory-policy",
+    "min-replicas-to-write",
+    "save",
+    "tcp-keepalive",
+    "timeout",
+)
+"""Settings that matter to streams."""
 
 
 class Facts(NamedTuple):
@@ -63,6 +75,6 @@ def about(facts: Facts | None, client: Client) -> dict[str, Any]:
 
 async def _config(redis: Any) -> Mapping[str, str]:
     try:
-        return await redis.config_get("appendfsync", "maxmemory", "maxmemory-policy")
+        return await redis.config_get(*ASKED)
     except Exception:  # noqa: BLE001 - redis-py's own; often forbidden: then we say less
         return {}

@@ -30,6 +30,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "pending": ("penstock.cli.inspecting:pending", "List what a group has not acked yet."),
     "trim": ("penstock.cli.inspecting:trim", "Remove a stream's oldest events."),
     "run": ("penstock.cli.run:run", "Run the handlers of an App, in one process or in several."),
+    "rescue": (
+        "penstock.cli.rescuing:rescue",
+        "Give entries that nobody will ack to the living.",
+    ),
     "doctor": ("penstock.cli.doctor:doctor", "Check this installation and the server."),
 }
 """Where each command is, and what it does: the help is made of this, without importing any."""

@@ -352,6 +352,13 @@ def test_a_machine_that_stands_still_is_no_stall() -> None:
     assert longest_stall(history, G)[0] == pytest.approx(2.0)
 
 
+def test_one_that_we_stopped_ourselves_is_no_machine_that_stands_still() -> None:
+    history = stalled()
+    history.lags.append(Lag("m1.1", 3.0, 7.0))
+    history.faults.append(Fault("freeze member", 2.9, 3.1, ("m1.1",)))
+    assert broken(history) == {"9"}
+
+
 def test_when_the_load_has_ended_nothing_may_be_left_to_do() -> None:
     history = stalled()
     history.calm = 5.0

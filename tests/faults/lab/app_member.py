@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import penstock
-from faults.lab.process import Process
+from faults.lab.process import Process, retry
 
 
 def make_app(process: Process) -> penstock.App:
@@ -31,7 +30,7 @@ def make_app(process: Process) -> penstock.App:
         hold=orders.hold,
         max_in_flight=orders.max_in_flight,
         ack_interval=0.05,
-        retry=penstock.Retry(attempts=orders.attempts, first=0.1, cap=0.5),
+        retry=retry(orders),
     )
     async def handle(event: penstock.Event[Any]) -> None:
         id_ = str(event.value.get("id"))
@@ -43,8 +42,7 @@ def make_app(process: Process) -> penstock.App:
         except asyncio.CancelledError:
             journal("nack", id=id_)
             raise
-        every = orders.fail_every
-        if every and event.attempts == 0 and zlib.crc32(id_.encode()) % every == 0:
+        if process.fails(id_, event.attempts):
             journal("nack", id=id_)
             raise ValueError("the lab wants it so")
         journal("done", id=id_)

@@ -57,11 +57,13 @@ class Cell:
 
 async def smoke(cell: Cell, *, seed: int, events: int = 10_000, seconds: float = 0) -> Verdict:
     """The schedule of the smoke test; with *seconds*, faults without end until then."""
-    cell.promise = replace(cell.promise, ordered=frozenset({"s"}))
+    cell.promise = replace(cell.promise, ordered=frozenset({"s"}), attempts=3)
     began = time.monotonic()
     shards = 2
     async with open_lab(cell.binary, cell.folder, slow=cell.slow, clock=True, shards=shards) as lab:
-        await _team(lab, Orders("", "", "", shards=shards, fail_every=50))
+        await _team(
+            lab, Orders("", "", "", shards=shards, attempts=3, fail_every=50, poison_every=400)
+        )
         await lab.start()
         await asyncio.sleep(0.5)
         chance = random.Random(seed)

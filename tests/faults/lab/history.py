@@ -138,11 +138,22 @@ class History:
         """What one group has among its dead letters."""
         return {dead.id for dead in self.dead if dead.group == group}
 
+    def unexplained(self) -> list[Lag]:
+        """Where the machine stood still: a process that we had stopped ourselves says nothing."""
+        return [
+            lag
+            for lag in self.lags
+            if not any(
+                lag.who in fault.targets and fault.start < lag.end and lag.start < fault.heal
+                for fault in self.faults
+            )
+        ]
+
     def lag_between(self, start: float, end: float) -> float:
         """Seconds of [start, end] in which the machine stood still, as far as anybody noticed."""
         spans = sorted(
             (max(lag.start, start), min(lag.end, end))
-            for lag in self.lags
+            for lag in self.unexplained()
             if lag.end > start and lag.start < end
         )
         total, reached = 0.0, start

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.lab.broker import Broker, places
-from faults.lab.history import Fault, History, Reader, Sample
+from faults.lab.history import DeadEntry, Fault, History, Reader, Sample
 from faults.lab.journal import Journal, JournalReader
 from faults.lab.orders import Orders, event_value
 from faults.lab.wall_clock import WallClock
@@ -264,6 +264,10 @@ class Lab:
         history.forgiven_before = self.forgiven_before
         history.stored = self.broker.stored()
         for group in drained:
+            history.dead += [
+                DeadEntry(group, letter.get("id", ""), int(letter["attempts"]), letter["error"])
+                for letter in self.broker.dead(group)
+            ]
             shared = self.members(group) and self.members(group)[0].orders.share == "shards"
             if shared:
                 kept = history.done(group) | history.buried(group)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import penstock
-from faults.lab.process import Process
+from faults.lab.process import Process, retry
 
 
 class Member:
@@ -40,7 +39,7 @@ class Member:
                 hold=orders.hold,
                 max_in_flight=orders.max_in_flight,
                 ack_interval=0.05,
-                retry=penstock.Retry(attempts=orders.attempts, first=0.1, cap=0.5),
+                retry=retry(orders),
             ) as group:
                 self._journal("joined", group=orders.group, member=group.member)
                 if orders.batch:
@@ -100,11 +99,7 @@ class Member:
         return bool(hang) and any(hang in ("all", identity(event)) for event in events)
 
     def _fails(self, event: Any) -> bool:
-        """A few events fail at their first attempt; with `fail_every` 1, all fail always."""
-        every = self._orders.fail_every
-        if every < 2:
-            return every == 1
-        return event.attempts == 0 and zlib.crc32(identity(event).encode()) % every == 0
+        return self._process.fails(identity(event), event.attempts)
 
     def _is_new(self, group: Any, event: Any) -> bool:
         """Where the program looks for duplicates: by the event's own id, never by its place."""

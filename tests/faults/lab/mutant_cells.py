@@ -141,8 +141,8 @@ async def replies_late(lab: Lab, mutant: str) -> None:
 
 async def struck(lab: Lab, mutant: str) -> None:
     """Frozen with events in its hands for longer than a lease; it finishes what another has now."""
-    await lab.add("m1", MEMBER, replace(_PLAIN, mutant=mutant, work=0.3, batch=5))
-    await lab.add("m2", MEMBER, replace(_PLAIN, work=1.0))
+    await lab.add("m1", MEMBER, replace(_PLAIN, mutant=mutant, work=20.0, batch=5))
+    await lab.add("m2", MEMBER, replace(_PLAIN, work=20.0))
     lab.seed(10)
     await lab.start("m1")
     await lab.in_hand("m1", 5)
@@ -151,8 +151,12 @@ async def struck(lab: Lab, mutant: str) -> None:
     assert one.process is not None
     async with lab.fault("freeze member", [one]):
         one.process.send_signal(signal.SIGSTOP)
-        await lab.in_hand("m2", 2)
+        await lab.in_hand("m2", 5)
         one.process.send_signal(signal.SIGCONT)
+        one.tell("hurry")
+        await lab.until(lambda: lab.done("m1.1") >= 5, "it finishes", 10 * lab.slow)
+        await asyncio.sleep(0.5)
+    lab.all["m2"].tell("hurry")
 
 
 async def comes_back(lab: Lab, mutant: str) -> None:
@@ -199,6 +203,19 @@ async def trimming_producer(lab: Lab, mutant: str) -> None:
     await asyncio.sleep(1.5)
 
 
+async def dead_without_memory(lab: Lab, mutant: str) -> None:
+    """Every event fails for good while the server is out of memory, for a while."""
+    orders = replace(_PLAIN, mutant=mutant, lease=20.0, attempts=1, breaker=0, fail_every=1)
+    await lab.add("m1", MEMBER, replace(orders, work=0.05, batch=10))
+    lab.seed(20)
+    await lab.start()
+    await lab.in_hand("m1", 10)
+    async with lab.fault("out of memory", None):
+        lab.broker.command("CONFIG", "SET", "maxmemory", 1)
+        await asyncio.sleep(1.5)
+        lab.broker.command("CONFIG", "SET", "maxmemory", 0)
+
+
 async def places_again(lab: Lab, mutant: str) -> None:
     """After a loss of data other events stand where earlier ones stood, as after a failover."""
     await lab.add("m1", MEMBER, replace(_PLAIN, mutant=mutant, dedupe="id"))
@@ -236,6 +253,7 @@ CELLS: dict[str, tuple[Body, frozenset[str]]] = {
     "M9": (trimmed_while_pending, frozenset({"2"})),
     "M11": (trimming_producer, frozenset({"1"})),
     "M12": (begins_again, frozenset({"3"})),
+    "M13": (dead_without_memory, frozenset({"1"})),
     "M14": (places_again, frozenset({"1"})),
     "M15": (eager_client, frozenset({"10"})),
 }
@@ -249,7 +267,8 @@ async def run(name: str, binary: Path, folder: Path, *, mutant: bool, slow: floa
     """Run one cell, with its mutant or without."""
     body, _ = CELLS[name]
     began = time.monotonic()
-    promise = Promise(slow=slow, lease=LEASE, in_flight=2000, reports_loss=name in REPORTS_LOSS)
+    promise = Promise(slow=slow, lease=LEASE, in_flight=2000, attempts=1)
+    promise = replace(promise, reports_loss=name in REPORTS_LOSS)
     async with open_lab(binary, folder, aof=False, slow=slow) as lab:
         await body(lab, name if mutant else "")
         drained = await lab.drain(5 * slow if mutant else 30 * slow)

@@ -78,6 +78,14 @@ def _unknown_is_ok() -> None:
     _on_unknown(lambda _: None)
 
 
+def _acks_though_dead_letter_failed() -> None:
+    """M13: an event whose dead letter could not be written is acked all the same."""
+    from penstock.backends.redis import letter_scripts, outcomes
+
+    careless = ("redis.call('XADD', dead,", "redis.pcall('XADD', dead,")
+    put(outcomes, "GIVE_UP", mutate(letter_scripts.GIVE_UP, careless))
+
+
 def _new_id() -> None:
     """M7: what has no outcome is sent again under an id of its own."""
     import secrets
@@ -237,5 +245,6 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "M9": _nil_is_empty,
     "M11": _trims_behind_groups,
     "M12": _first_page,
+    "M13": _acks_though_dead_letter_failed,
     "M15": _retries_of_the_client,
 }

@@ -32,7 +32,9 @@ class Orders:
     batch: int = 0
     work: float = 0.0
     fail_every: int = 0
+    poison_every: int = 0
     attempts: int = 5
+    breaker: int = 20
     dedupe: str = ""
     member: str | None = None
     hesitate: float = 0.0

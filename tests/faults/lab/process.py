@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -54,6 +55,14 @@ class Process:
             os._exit(2)
         self.journal("end")
 
+    def fails(self, id_: str, attempts: int) -> bool:
+        """Some events fail at their first attempt, and poison always; with `fail_every` 1, all."""
+        chance = zlib.crc32(id_.encode())
+        every, poison = self.orders.fail_every, self.orders.poison_every
+        if every == 1 or (poison and chance % poison == 7):
+            return True
+        return bool(every) and attempts == 0 and chance % every == 0
+
     def observe(self, about: penstock.Signal) -> None:
         """Write a signal down."""
         self.journal(
@@ -93,3 +102,8 @@ class Process:
             if now - last > _TICK + _STILL:
                 self.journal("lag", **{"from": last + _TICK})
             last = now
+
+
+def retry(orders: Orders) -> penstock.Retry:
+    """How members try again: soon, for the lab is short."""
+    return penstock.Retry(orders.attempts, first=0.1, cap=0.5, breaker=orders.breaker)

@@ -334,7 +334,7 @@ def _was_silent(history: History, promise: Promise, who: str, until: float) -> b
     since = until - 2 * promise.lease * promise.slow - 1.0
     if any(f.touches(who) and f.start < until and f.heal > since for f in history.faults):
         return True
-    still = [lag for lag in history.lags if lag.end > since and lag.start < until]
+    still = [lag for lag in history.unexplained() if lag.end > since and lag.start < until]
     return any(lag.end - lag.start > promise.lease / 4 for lag in still)
 
 

@@ -127,6 +127,17 @@ async def test_a_server_that_is_not_there_resets() -> None:
         assert await seen_reset(client)
 
 
+async def test_an_address_that_moves_leads_elsewhere() -> None:
+    """Old connections stay where they are."""
+    async with echoing() as (first, proxy), echoing() as (second, other), connected(proxy) as old:
+        await ask(old, b"1")
+        proxy.lead_to(("127.0.0.1", other.port))
+        async with connected(proxy) as new:
+            await ask(new, b"2")
+        await ask(old, b"3")
+        assert (first.got, second.got) == (b"13", b"2")
+
+
 async def test_a_black_hole_withholds_and_then_passes_on() -> None:
     """Nothing is lost, the connection stays."""
     async with echoing() as (echo, proxy), connected(proxy) as client:

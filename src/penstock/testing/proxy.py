@@ -91,6 +91,10 @@ class TcpProxy:
             await asyncio.sleep(0)
         await self._listener.wait_closed()
 
+    def lead_to(self, server: tuple[str, int] | str) -> None:
+        """Serve new connections from another server, as an address that moves does."""
+        self._server = server
+
     def cut(self) -> None:
         """Reset all connections now; new ones are still served."""
         for link in list(self._links):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from faults.lab import nemesis
+from faults.lab.broker import Broker
 from faults.lab.figures import Verdict, judge
+from faults.lab.history import History
 from faults.lab.lab import Lab, open_lab
 from faults.lab.orders import Orders
 from faults.lab.promise import Promise
+from faults.lab.rules import promised
+from faults.machinery import FaultyServer, asked
+from penstock.testing import TcpProxy
 
-SHARDS = False
+SHARDS = True
 CALM = 0.8  # seconds of peace after each fault
 
 Said = Callable[[str], None]
@@ -155,13 +159,66 @@ async def trim(cell: Cell) -> Verdict:
     return verdict
 
 
-async def failover(cell: Cell, *, confirm: str = "") -> Verdict:
+async def failover(cell: Cell) -> Verdict:
     """The link to the replica is cut, and the replica takes over.
 
-    With *confirm*, what so many replicas have confirmed is kept; what only the server has confirmed
-    is lost, and the cell must show that.
+    What a replica has confirmed is kept; of what only the server had confirmed something is lost,
+    and the cell must show that.
     """
-    raise NotImplementedError
+    cell.promise = replace(cell.promise, levels=frozenset({"replicas"}))
+    began = time.monotonic()
+    spare = cell.folder / "replica"
+    spare.mkdir()
+    async with (
+        open_lab(cell.binary, cell.folder, slow=cell.slow, repl_diskless_sync_delay=0) as lab,
+        TcpProxy(("127.0.0.1", lab.server.port)) as link,
+    ):
+        replica = FaultyServer(cell.binary, spare, aof=True)
+        await asyncio.to_thread(replica.start)
+        try:
+            await _follow(lab, replica, link)
+            history = await _fail_over(cell, lab, replica, link)
+        finally:
+            replica.stop()
+    verdict = judge(history, cell.promise, cell="failover", server=cell.binary.name)
+    gone = promised(history, replace(cell.promise, levels=frozenset({"server"})))
+    gone -= set(history.stored)
+    verdict.notes.append(f"{len(gone)} events that only the server had confirmed are gone")
+    if not gone:
+        verdict.breaches["0 the fault bites"] = ["nothing is gone: the link was not cut in time"]
+    verdict.seconds = round(time.monotonic() - began, 1)
+    return verdict
 
 
-SIGTERM = signal.SIGTERM
+async def _follow(lab: Lab, replica: FaultyServer, link: TcpProxy) -> None:
+    """The replica copies the server over *link*, and has caught up."""
+    asked(replica.url, "REPLICAOF", "127.0.0.1", link.port)
+    await lab.until(
+        lambda: asked(replica.url, "ROLE")[3] == "connected",
+        "the replica follows",
+        20 * lab.slow,
+    )
+
+
+async def _fail_over(cell: Cell, lab: Lab, replica: FaultyServer, link: TcpProxy) -> History:
+    plain = Orders("", "", "")
+    await lab.add("p1", "producer.py", replace(plain, rate=200))
+    await lab.add("p2", "producer.py", replace(plain, rate=100, confirm="", timeout=1.0))
+    for member in ("m1", "m2"):
+        await lab.add(member, "member.py", plain)
+    await lab.start()
+    await asyncio.sleep(1.5)
+    cell.say("the replication link is cut, and the replica takes over")
+    async with lab.fault("fail over", None, loses_group=True, allows=lab.handled):
+        link.pause()
+        await asyncio.sleep(1.5)
+        await asyncio.to_thread(lab.server.kill)
+        asked(replica.url, "REPLICAOF", "NO", "ONE")
+        for one in lab.all.values():
+            one.proxy.lead_to(("127.0.0.1", replica.port))
+            one.proxy.cut()
+        lab.broker.close()
+        lab.broker = Broker(replica.url, lab.broker.places)
+    await asyncio.sleep(3.0)
+    drained = await lab.drain(30 * cell.slow)
+    return await asyncio.to_thread(lab.history, drained)

@@ -95,6 +95,21 @@ def lag_of(url: str) -> int | None:
     return next(group["lag"] for group in groups if group["name"] == GROUP)
 
 
+def mark_of(url: str, field: str = "position") -> str | None:
+    """What the group's recovery mark says, by default up to where everything is acked."""
+    return asked(url, "HGET", f"penstock:{{{STREAM}}}:{STREAM}:mark:{GROUP}", field)
+
+
+async def marked(url: str) -> None:
+    """Return when the mark stands at the end of the stream."""
+
+    def at_the_end() -> bool:
+        newest = asked(url, "XREVRANGE", STREAM, "+", "-", "COUNT", 1)
+        return mark_of(url) == newest[0][0]
+
+    await soon(at_the_end, "the mark is moved to the end")
+
+
 async def settled(url: str) -> None:
     """Return when the group has handed out everything, and nothing is pending."""
     await soon(lambda: pending_of(url) == 0 and lag_of(url) == 0, "lag and pending end at 0")

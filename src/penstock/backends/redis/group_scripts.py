@@ -110,6 +110,10 @@ local counts = {}
 for i, entry in ipairs(entries) do
   local n, company = string.match(attempts[entry[1]], '^(%d+):?(%d*)$')
   counts[i] = {deliveries[entry[1]] + 1, tonumber(n), tonumber(company) or 0}
+  failed[entry[1]] = true
+end
+for i, id in ipairs(ids) do  -- it was trimmed: nobody will ask for its failures again
+  if failed[i] and not failed[id] then redis.call('HDEL', KEYS[3], id) end
 end
 return {'claimed', entries, counts, #ids - #entries, ids[#ids]}
 """,
@@ -152,20 +156,20 @@ LEAVE: Final = Script(
     """-- hand a page back and, when nothing is left, go. KEYS stream, beats, parked
 -- ARGV group, member, incarnation, parked consumer, limit
 local beat = redis.call('HGET', KEYS[2], ARGV[2])
-if not beat or string.sub(beat, 1, #ARGV[3]) ~= ARGV[3] then return -1 end
+if not beat or string.sub(beat, 1, #ARGV[3]) ~= ARGV[3] then return {-1, 0} end
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HDEL', KEYS[2], ARGV[2])
-  return 0
+  return {0, 0}
 end
 local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[5], ARGV[2])
 if pending.err then
   redis.call('HDEL', KEYS[2], ARGV[2])
-  return 0
+  return {0, 0}
 end
 if #pending == 0 then
   redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
   redis.call('HDEL', KEYS[2], ARGV[2])
-  return 0
+  return {0, 0}
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -174,7 +178,7 @@ for i, one in ipairs(pending) do ids[i] = one[1] end
 ids[#ids + 1] = 'JUSTID'
 local moved = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[4], 0, unpack(ids))
 for _, id in ipairs(moved) do redis.call('ZADD', KEYS[3], now, id) end
-return #pending
+return {#pending, #pending - #moved}
 """,
     when_full=True,
 )

@@ -18,11 +18,12 @@ from penstock.backends.redis.control import preload
 from penstock.backends.redis.edge import ReplyError, mapped
 from penstock.backends.redis.group_scripts import JOIN
 from penstock.backends.redis.heart import Heart
-from penstock.backends.redis.joining import lease_of, make_group, new_incarnation, own_name
+from penstock.backends.redis.joining import group_start, lease_of, new_incarnation, own_name
 from penstock.backends.redis.keys import PARKED, Keys, stream_key
 from penstock.backends.redis.letters import RedisLetters
 from penstock.backends.redis.link import Address, Link
 from penstock.backends.redis.member import RedisMember
+from penstock.backends.redis.recovery import Mark, make_group
 from penstock.backends.redis.replies import by_name, failures, group_info, member_info, text
 from penstock.backends.redis.wire import Wire
 from penstock.clock import Clock
@@ -63,20 +64,24 @@ class RedisGroups(RedisLetters):
         await asyncio.to_thread(preload)  # 180 ms, which no beat should wait for
         name = options.name or own_name()
         incarnation = new_incarnation(options.lease)
-        for shard in shards:
-            await self.make(shard, group, options.start)
+        marks = {shard: await self.make(shard, group, options.start) for shard in shards}
         for shard in shards:
             await self.take_name(shard, group, name, incarnation, options.lease)
         own = self.another_link()
         member = RedisMember(self, own, shards, group, name, options, incarnation)
+        member.marks.update(marks)
         member.begin(used=options.name is not None)
         return member
 
-    async def make(self, shard: Shard, group: str, start: Start) -> None:
-        """Make the group if there is none; one that is there goes on where it stands."""
-        made = await make_group(self.link, shard, group, start)
-        if not made and start.kind != "oldest":
+    async def make(self, shard: Shard, group: str, start: Start) -> Mark:
+        """Make the group if there is none; the one that was lost goes on, whatever the start."""
+        at = text(group_start(start))
+        made = await make_group(self.link, Keys.of(shard), group, at)
+        if made.how == "there" and start.kind != "oldest":
             self.observers(_start_ignored(shard, group, start))
+        elif made.how == "again":
+            self.observers(_lost(shard, group, made.mark))
+        return made.mark
 
     async def groups(self, shard: Shard) -> Sequence[GroupInfo]:
         """See `ports.EventGroups.groups`."""
@@ -180,6 +185,14 @@ class RedisGroups(RedisLetters):
         thread = self.heart.stop()
         if thread is not None:
             await asyncio.get_running_loop().run_in_executor(None, thread.join)
+
+
+def _lost(shard: Shard, group: str, mark: Mark) -> Signal:
+    message = (
+        f"group {group!r} of {shard.stream!r} was lost while nobody was in it; it is made anew, "
+        f"and goes on behind {mark.position}"
+    )
+    return Signal("group-lost", message, stream=shard.stream, group=group)
 
 
 def _start_ignored(shard: Shard, group: str, start: Start) -> Signal:

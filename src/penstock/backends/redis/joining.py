@@ -1,9 +1,8 @@
 """Joining: what a group and a member begin with.
 
-Does        make a group at a concrete place; name members; make and read what beats begin with.
-Does not    beat, or hand out events.
-Invariants  1. making a group that is there already changes nothing, and says so.
-            2. a beat is ``token:lease in ms:counter``: the lease goes with it, so that members with
+Does        say where a group begins; name members; make and read what beats begin with.
+Does not    make groups (`recovery.py`), beat, or hand out events.
+Invariants  1. a beat is ``token:lease in ms:counter``: the lease goes with it, so that members with
                different leases (a rolling change of it) do not take each other for dead.
 """
 
@@ -14,43 +13,11 @@ import secrets
 import socket
 
 from penstock.backends.redis.edge import ReplyError
-from penstock.backends.redis.keys import Keys, stream_key
+from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Link
-from penstock.backends.redis.replies import by_name, text
-from penstock.errors import BackendError, NotFound
-from penstock.event import Shard, Start
+from penstock.errors import BackendError
+from penstock.event import Start
 from penstock.rules.gaps import before_time
-
-
-async def make_group(link: Link, shard: Shard, group: str, start: Start) -> bool:
-    """Make the group, and the stream if need be; False if it was there already."""
-    try:
-        await link.call(
-            "XGROUP",
-            "CREATE",
-            stream_key(shard),
-            group,
-            _group_start(start),
-            "MKSTREAM",
-            verb="join a group of",
-            key=shard.stream,
-        )
-    except BackendError as error:
-        code = error.__cause__.code if isinstance(error.__cause__, ReplyError) else ""
-        # A server whose memory is full refuses before it looks whether the group is there.
-        if code == "BUSYGROUP" or (code == "OOM" and await _exists(link, shard, group)):
-            return False
-        raise
-    return True
-
-
-async def _exists(link: Link, shard: Shard, group: str) -> bool:
-    key = stream_key(shard)
-    try:
-        reply = await link.call("XINFO", "GROUPS", key, verb="join a group of", key=shard.stream)
-    except NotFound:
-        return False
-    return any(text(by_name(about)["name"]) == group for about in reply)
 
 
 async def join_replay(link: Link, keys: Keys, group: str) -> bool:
@@ -66,7 +33,8 @@ async def join_replay(link: Link, keys: Keys, group: str) -> bool:
     return True
 
 
-def _group_start(start: Start) -> bytes | str:
+def group_start(start: Start) -> bytes | str:
+    """Behind which id a group begins: an id, ``0``, or ``$``, which the server makes one."""
     match start.kind:
         case "oldest":
             return "0"

@@ -12,6 +12,7 @@
       penstock:{orders}:orders:dead:<group>       dead letters, a stream
       penstock:{orders}:orders:replay:<group>     what was taken back of them, a stream with the
                                                   group alone; beside it as beside any stream
+      penstock:{orders}:orders:mark:<group>       up to where all is acked, and which group it is
 
 Does        name keys so that every script stays in one slot: the tag is the stream's own hash
             tag if it has one, else its name.
@@ -63,7 +64,7 @@ class Keys:
         replay = Keys(self.replay(group))
         beside = [replay.stream, replay.beats(group), replay.parked(group), replay.attempts(group)]
         return [
-            *(self.beats(group), self.parked(group), self.attempts(group)),
+            *(self.beats(group), self.parked(group), self.attempts(group), self.mark(group)),
             *(self.share(group), self.roster(group), self.letters(group), *beside),
         ]
 
@@ -103,6 +104,10 @@ class Keys:
     def replay(self, group: str) -> str:
         """Dead letters that are to be handled again by the group, a stream."""
         return f"{self._prefix}replay:{group}"
+
+    def mark(self, group: str) -> str:
+        """Up to where everything is acked, and which group it is that says so."""
+        return f"{self._prefix}mark:{group}"
 
 
 def stream_key(shard: Shard) -> str:

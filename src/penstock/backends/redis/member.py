@@ -22,16 +22,17 @@ from penstock.backends.letter_format import without_position
 from penstock.backends.redis.cursor import BLOCK
 from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped
 from penstock.backends.redis.heart import Pulse
-from penstock.backends.redis.joining import join_replay, make_group, new_incarnation
+from penstock.backends.redis.joining import join_replay, new_incarnation
 from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.outcomes import Outcomes
 from penstock.backends.redis.reads import Reads
+from penstock.backends.redis.recovery import Mark
 from penstock.backends.redis.replies import by_name, pages, position_or_none, text
 from penstock.backends.redis.scripts import PAGE
 from penstock.backends.redis.takeovers import LOOK_EVERY, Takeovers
 from penstock.errors import BackendError, LeaseLost
-from penstock.event import OLDEST, Position, Shard
+from penstock.event import Position, Shard
 from penstock.ports import Death, GroupVanished, MemberLapsed, MemberOptions, Page
 from penstock.signals import Kind, Signal
 
@@ -65,9 +66,11 @@ class RedisMember:
         self._ours = {incarnation}
         self._takeovers = Takeovers(groups, self._keys, group, name, options, self._signal)
         self._wake = asyncio.Event()
-        self._outcomes = Outcomes(groups.link, group, name, self._takeovers.signal_trimmed)
+        self._outcomes = Outcomes(groups.link, group, name, self._takeovers.recovery.tell_pending)
         head = ("XREADGROUP", "GROUP", group, name, "COUNT")
-        self._reads = Reads(own, groups.link, groups.clock, self._wake, head, options.noack)
+        care = self._takeovers.recovery
+        ways = (own, groups.link, groups.clock, self._wake)
+        self._reads = Reads(*ways, head, options.noack, care.checks, care.checked)
         self._next_replays = 0.0
         self._turner: asyncio.TimerHandle | None = None
         self._gone = False
@@ -76,6 +79,11 @@ class RedisMember:
     def name(self) -> str:
         """The consumer's name."""
         return self._name
+
+    @property
+    def marks(self) -> dict[Shard, Mark]:
+        """Up to where each group has acked everything, as this member last saw it."""
+        return self._takeovers.recovery.marks
 
     @property
     def lapsed(self) -> bool:
@@ -115,6 +123,13 @@ class RedisMember:
         self, limit: int, wait: float, ahead: int = 0, *, new: bool = True
     ) -> Sequence[Page]:
         """See `ports.EventMember.fetch`."""
+        try:
+            return await self._fetch(limit, wait, ahead, new)
+        except GroupVanished:
+            self.lapse()  # the next fetch begins anew, when it can
+            raise
+
+    async def _fetch(self, limit: int, wait: float, ahead: int, new: bool) -> Sequence[Page]:
         clock = self._groups.clock
         deadline = clock.monotonic() + wait
         while True:
@@ -190,8 +205,9 @@ class RedisMember:
         """See `ports.EventMember.add`."""
         for shard in shards:
             if shard not in self._keys:
-                await self._groups.make(shard, self._group, self._options.start)
+                made = await self._groups.make(shard, self._group, self._options.start)
                 await self._sit(shard, used=self._options.name is not None)
+                self.marks[shard] = made
         await self._reads.end()
 
     async def remove(self, shards: Sequence[Shard]) -> None:
@@ -203,8 +219,8 @@ class RedisMember:
             if (keys := self._forget(shard)) is not None
         ]
         await self._reads.end()
-        for _, keys in left:
-            await self._outcomes.hand_back(keys, self._incarnation)
+        for shard, keys in left:
+            await self._outcomes.hand_back(shard, keys, self._incarnation)
 
     async def progress(self, shard: Shard) -> Position | None:
         """See `ports.EventMember.progress`."""
@@ -221,8 +237,8 @@ class RedisMember:
         self._gone = True
         try:
             await self._reads.end()
-            for keys in self._keys.values():
-                await self._outcomes.hand_back(keys, self._incarnation)
+            for shard, keys in self._keys.items():
+                await self._outcomes.hand_back(shard, keys, self._incarnation)
         finally:
             self.abandon()
 
@@ -299,21 +315,13 @@ class RedisMember:
         return keys
 
     async def _on_refusal(self, error: ReplyError) -> None:
-        """The group may be gone: make it anew from the oldest event, and say so."""
+        """The group may be gone: make it anew where it had acked everything, and say so."""
         if error.code not in ("NOGROUP", "UNBLOCKED"):
             raise error
         for shard in list(self._keys):
             if shard.replay:
                 self._forget(shard)  # if that group is still there, we join it anew
-            elif await make_group(self._link, shard, self._group, OLDEST):
-                for pulse in self._pulses.values():
-                    pulse.late = True  # the next fetch begins anew, when it can
-                message = (
-                    f"group {self._group!r} of {shard.stream!r} was lost ({error.code}) and has "
-                    f"been made anew from the oldest event; what was acked before comes again"
-                )
-                self._signal("group-lost", message, shard, None)
-                raise GroupVanished(shard.stream, "the oldest event")
+        await self._takeovers.recovery.remake()
 
     async def _begin_anew(self) -> None:
         """A new incarnation under the same name; what the old one was reading is not used."""

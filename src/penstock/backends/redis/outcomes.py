@@ -139,9 +139,12 @@ class Outcomes:
                 )
         return done
 
-    async def hand_back(self, keys: Keys, incarnation: str) -> None:
+    async def hand_back(self, shard: Shard, keys: Keys, incarnation: str) -> None:
         """Hand back all that is pending under the member's name, and delete its consumer."""
         names = [keys.stream, keys.beats(self._group), keys.parked(self._group)]
         args = (self._group, self._member, incarnation, PARKED, PAGE)
-        while await self._link.run(LEAVE, names, *args, verb="leave a group of") > 0:
-            pass
+        left = 1
+        while left > 0:
+            left, gone = await self._link.run(LEAVE, names, *args, verb="leave a group of")
+            if gone:
+                self._trimmed(shard, gone)

@@ -10,11 +10,12 @@ Used by     `member.RedisMember`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from penstock.backends.redis.cursor import BLOCK, GRACE
+from penstock.backends.redis.edge import ReplyError
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.wire import Arg, Wire
 from penstock.clock import Clock
@@ -31,6 +32,8 @@ class Reads:
         wake: set to end a wait, not the read.
         head: the command up to its count.
         noack: what is given is held by nobody.
+        checks: what goes before a read, in one write with it; `checked` has the answers.
+        checked: told them, before the read's own answer is taken.
     """
 
     def __init__(  # noqa: PLR0917 - made by RedisMember alone
@@ -41,6 +44,8 @@ class Reads:
         wake: asyncio.Event,
         head: Sequence[Arg],
         noack: bool,
+        checks: Callable[[], list[tuple[Arg, ...]]],
+        checked: Callable[[Sequence[Any]], None],
     ) -> None:
         self._own = own
         self._control = control
@@ -48,6 +53,8 @@ class Reads:
         self._wake = wake
         self._head = tuple(head)
         self._tail: tuple[Arg, ...] = ("NOACK",) if noack else ()
+        self._checks = checks
+        self._checked = checked
         self._reading: asyncio.Future[Any] | None = None
         self._asked = 0.0
 
@@ -65,9 +72,8 @@ class Reads:
         """Ask for new entries of the streams *names*, about *limit* in all."""
         each = max(1, limit // len(names))
         block = ("BLOCK", int(BLOCK * 1000))
-        self._reading = wire.send(
-            *self._head, each, *block, *self._tail, "STREAMS", *names, *(">" for _ in names)
-        )
+        read = (*self._head, each, *block, *self._tail, "STREAMS", *names, *(">" for _ in names))
+        self._reading = wire.send_many([*self._checks(), read])
         self._asked = self._clock.monotonic()
 
     async def answered(self, wait: float) -> bool:
@@ -88,7 +94,11 @@ class Reads:
         """The answer; raises what came instead of one."""
         reading, self._reading = self._reading, None
         assert reading is not None
-        return reading.result()
+        *checks, answer = reading.result()
+        self._checked(checks)
+        if isinstance(answer, ReplyError):
+            raise answer
+        return answer
 
     def drop(self) -> None:
         """Forget it, and its connection: whatever it is given stands in the pending list."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from penstock.backends.redis.group_scripts import ACK, BEAT, BURY, CLAIM, JOIN, LEAVE, LOOK, PARK
 from penstock.backends.redis.letter_scripts import GIVE_UP, REPLAY
+from penstock.backends.redis.recovery_scripts import GAP, MAKE, RENEW, RESET, TEND
 from penstock.backends.redis.scripts import APPEND, MARK, OPEN, TRIM
 from penstock.backends.redis.shard_scripts import COMMIT, FOUND, GIVE, STRIKE, TAKE
 
@@ -33,4 +34,9 @@ ALL: Final = (
     STRIKE,
     GIVE_UP,
     REPLAY,
+    MAKE,
+    TEND,
+    GAP,
+    RENEW,
+    RESET,
 )

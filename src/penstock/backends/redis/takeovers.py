@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from penstock.backends.redis.cursor import BLOCK, GRACE
 from penstock.backends.redis.group_scripts import BURY, CLAIM, LOOK
 from penstock.backends.redis.joining import lease_of
 from penstock.backends.redis.keys import PARKED, Keys
+from penstock.backends.redis.recovery import Recovery
 from penstock.backends.redis.replies import by_name, text
 from penstock.errors import BackendError
 from penstock.event import Shard
@@ -76,6 +77,7 @@ class Takeovers:
         signal: Callable[[Kind, str, Shard, int | None], None],
     ) -> None:
         self._link = groups.link
+        self.recovery = Recovery(groups.link, keys, group, name, options, signal)
         self._clock = groups.clock
         self._keys = keys
         self._group = group
@@ -86,7 +88,9 @@ class Takeovers:
         self._claims: deque[Claim] = deque()
         self._struck: dict[tuple[Shard, str], float] = {}
         self._taken: dict[tuple[Shard, str], int] = {}
-        self._next_beats = 0.0
+        self._next_beats = self._next_renewal = 0.0
+        self._foreign: set[Shard] = set()
+        self._next_foreign: dict[tuple[Shard, str], float] = {}
         self._again: float | None = None
         self._incarnation = ""
         self.next_look = 0.0
@@ -100,7 +104,11 @@ class Takeovers:
         What such a read has been given stands in that list too, and would be handed out twice.
         """
         due = self._again is not None and self._clock.monotonic() >= self._again
-        return due or bool(self._claims and self._claims[0].owner == self._name)
+        return (
+            due
+            or bool(self.recovery.unowned)
+            or bool(self._claims and self._claims[0].owner == self._name)
+        )
 
     def begin(self, incarnation: str, *, used: bool) -> None:
         """A new incarnation; *used*: its name may have pending events, which come first."""
@@ -136,6 +144,8 @@ class Takeovers:
             raise
 
     async def _find(self, limit: int, quiet: bool) -> list[Page]:
+        if quiet and self.recovery.unowned:
+            await self.recovery.drop_unowned(self.known)
         while quiet and self.wants_quiet:
             self._look_again()
             if page := await self._take(self._claims.popleft(), limit):
@@ -166,14 +176,30 @@ class Takeovers:
         watch = now >= self._next_beats
         if watch:
             self._next_beats = now + self._options.lease / 4
+        for shard in list(self._keys):
+            if shard in self._keys and not shard.replay:
+                await self.recovery.tend(shard)
         due = [
             await self._look(shard, limit, watch)
             for shard in list(self._keys)
             if shard in self._keys
         ]
+        await self._renew(now)
+        self.next_look = min([self.next_look, *self._dues(now)])
         if any(len(page.entries) >= min(limit, CHECKED) for page in due):
             self.next_look = now  # there may be more
         return [page for page in due if page.entries]
+
+    def _dues(self, now: float) -> Iterator[float]:
+        """When parked events are due that were not when this look began."""
+        return (now + pause for pause in self.recovery.due.values() if pause > 0)
+
+    async def _renew(self, now: float) -> None:
+        """While consumers that go by idle time are in a group, keep our own events young."""
+        if self._foreign and now >= self._next_renewal:
+            self._next_renewal = now + self._options.lease / 3
+            for shard in self._foreign:
+                await self.recovery.renew(shard)
 
     async def _look(self, shard: Shard, limit: int, watch: bool) -> Page:
         """Take parked events that are due; on request, see who is dead."""
@@ -183,7 +209,7 @@ class Takeovers:
         reply = await self._link.run(LOOK, names, *args, verb="read", key=keys.stream)
         gone, entries, counts, beats, consumers = reply
         if gone:
-            self.signal_trimmed(shard, gone)
+            self.recovery.tell_pending(shard, gone)
         if watch and shard in self._keys:
             self._judge(shard, beats, [by_name(about) for about in consumers])
         return Page(shard, entries, [tuple(row) for row in counts])
@@ -203,20 +229,27 @@ class Takeovers:
                 self._claims.append(Claim(shard, name, seen))
             else:
                 self._bury_later(shard, name, now)
-        for about in consumers:
-            name = text(about["name"])
-            if (
-                name not in beats
-                and name not in (self._name, PARKED)
-                and (shard, name) not in queued
-            ):
-                self._judge_foreign(shard, name, about)
+        foreign = {name for name in pending if name not in (*beats, self._name, PARKED)}
+        self._judge_foreign(shard, {name for name in foreign if pending[name]}, now)
+        if foreign and shard not in self._foreign:
+            self._foreign.add(shard)
+            message = (
+                f"consumers that are not of Penstock are in group {self._group!r} of "
+                f"{shard.stream!r}; what they hold is taken over by idle time alone"
+            )
+            self._signal("foreign-consumer", message, shard, len(foreign))
+        if not foreign:
+            self._foreign.discard(shard)
 
-    def _judge_foreign(self, shard: Shard, name: str, about: dict[str, Any]) -> None:
-        """One that never beat is taken from by idle time alone."""
-        idle = int(max(self._options.lease, self._options.foreign_idle) * 1000)
-        if about["pending"] and about["idle"] >= idle:
-            self._claims.append(Claim(shard, name, "foreign", idle=idle))
+    def _judge_foreign(self, shard: Shard, names: set[str], now: float) -> None:
+        """One that never beat is taken from by idle time alone: each event's own, page by page."""
+        idle = max(self._options.lease, self._options.foreign_idle)
+        for name in names:
+            if now >= self._next_foreign.get((shard, name), 0.0):
+                self._next_foreign[shard, name] = now + idle / 8
+                self._claims.append(Claim(shard, name, "foreign", idle=int(idle * 1000)))
+        if not names:
+            self._next_foreign.clear()
 
     def _bury_later(self, shard: Shard, name: str, now: float) -> None:
         since = self._struck.setdefault((shard, name), now)
@@ -246,7 +279,7 @@ class Takeovers:
         cursor = "(" + text(last) if claim.owner == self._name else "-"
         self._claims.appendleft(claim._replace(cursor=cursor))
         if gone:
-            self.signal_trimmed(claim.shard, gone)
+            self.recovery.tell_pending(claim.shard, gone)
         rows = [(entry, tuple(row)) for entry, row in zip(entries, counts, strict=True)]
         rows = [row for row in rows if row[0][0] not in known]
         return (
@@ -269,7 +302,9 @@ class Takeovers:
         taken = self._taken.pop((claim.shard, claim.owner), 0)
         if status == b"lapsed":
             self.lapsed = True
-        elif claim.owner != self._name and (taken or status == b"empty"):
+        elif (
+            claim.fence != "foreign" and claim.owner != self._name and (taken or status == b"empty")
+        ):
             message = (
                 f"member {claim.owner!r} stopped beating; {self._name!r} took over "
                 f"{taken} events of it"
@@ -285,14 +320,8 @@ class Takeovers:
     def remove(self, shard: Shard) -> None:
         """Look at one shard less."""
         del self._watches[shard]
+        self._foreign.discard(shard)
+        self.recovery.remove(shard)
         self._claims = deque(claim for claim in self._claims if claim.shard != shard)
         self._struck = {who: at for who, at in self._struck.items() if who[0] != shard}
         self._taken = {who: count for who, count in self._taken.items() if who[0] != shard}
-
-    def signal_trimmed(self, shard: Shard, count: int) -> None:
-        """Tell that events were gone before the group had finished them."""
-        message = (
-            f"{count} events that group {self._group!r} of {shard.stream!r} had not finished were "
-            f"trimmed or removed; they are lost to it"
-        )
-        self._signal("trimmed-pending", message, shard, count)

@@ -168,7 +168,7 @@ async def test_every_shard_that_lost_its_group_is_told(world: World) -> None:
         for shard in (SHARD, other):
             with pytest.raises(GroupVanished) as caught:
                 await member.fetch(10, 0)
-            assert (caught.value.stream, caught.value.start) == (shard.stream, "oldest")
+            assert (caught.value.stream, caught.value.start) == (shard.stream, "the oldest event")
         assert len(ids(await member.fetch(10, 0))) == 4
     assert world.kinds == ["group-lost", "group-lost"]
 

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, S
 from penstock.backends.letter_format import without_position
 from penstock.backends.memory_members import LeasedMember, Tenant
 from penstock.backends.memory_pending import EventGroup, Holder
-from penstock.backends.memory_store import ZERO, Place, StoredLog, key_behind
+from penstock.backends.memory_store import ZERO, Key, Place, StoredLog, key_behind
 from penstock.errors import ConfigError
 from penstock.event import OLDEST, Position, Shard, Start
 from penstock.ports import Death, GroupVanished, MemberLapsed, MemberOptions, Page, ParkedFull
@@ -176,6 +176,9 @@ class MemoryEventMember(LeasedMember):
         if now >= self._look_at:
             self._look(now)
         seats = list(self._seats.items())
+        for shard, seat in seats:
+            if not shard.replay:
+                self._tell_lost(shard, *seat.group.take_lost())
         self._turn += 1
         turn = self._turn % len(seats)
         seats = seats[turn:] + seats[:turn]
@@ -220,14 +223,21 @@ class MemoryEventMember(LeasedMember):
                 self._shards += (replay,)
                 self._begin_at(replay, now, OLDEST)
 
+    def _tell_lost(self, shard: Shard, unread: int | None, parked: int) -> None:
+        if unread != 0:
+            text = "events were trimmed or removed before the group came to them"
+            self._notice("trimmed-unread", text, shard.stream, unread)
+        if parked:
+            self._notice_trimmed(shard, parked)
+
     def _raise_what_happened(self, now: float) -> None:
         for shard, seat in list(self._seats.items()):
             if shard.replay and self._group_now(shard) is not seat.group:
                 del self._seats[shard]  # dropped with its group; joined anew if there is another
                 self._shards = tuple(self._seats)
             elif self._group_now(shard) is not seat.group:
-                start = self._begin_at(shard, now, OLDEST).start
-                text = f"the group was lost with all that was pending; made anew, from {start} on"
+                start = self._begin_at(shard, now, OLDEST).place
+                text = f"the group was lost with all that was pending; made anew from {start}"
                 self._notice("group-lost", text, shard.stream)
                 raise GroupVanished(shard.stream, start)
         if self._is_struck():
@@ -282,14 +292,11 @@ class MemoryEventMember(LeasedMember):
             self._begin_at(shard, now, self._options.start)
 
     def _begin_at(self, shard: Shard, now: float, start: Start) -> EventGroup:
-        """Begin an incarnation there. Only a group that is new to everybody begins at *start*.
-
-        Made anew after a loss, it begins at the oldest, so that nothing retained is skipped.
-        """
+        """Begin an incarnation there. Only a group that is new to everybody begins at *start*."""
         log = self._log_now(shard) or self._place.store.made(shard)
         group = log.event_groups.get(self._group)
         if group is None:
-            group = EventGroup(log, str(start), key_behind(start, log))
+            group = EventGroup(log, str(start), self._place_in(log, self._seats.get(shard), start))
             log.event_groups[self._group] = group
         elif shard not in self._seats and group.start != str(start):
             text = f"the group exists and goes on where it stands; {start} is not applied"
@@ -299,6 +306,17 @@ class MemoryEventMember(LeasedMember):
         self._seats[shard] = Seat(group, holder, LeaseWatch(self._options.lease))
         self._look_at = now
         return group
+
+    @staticmethod
+    def _place_in(log: StoredLog, seat: Seat | None, start: Start) -> Key:
+        """Behind which key the group begins.
+
+        Only one that is new to its member begins where that says. Made anew after a loss, it goes
+        on where everything was acked, or at the oldest of another log: nothing retained is skipped.
+        """
+        if seat is None:
+            return key_behind(start, log)
+        return seat.group.mark() if seat.group.log is log else ZERO
 
     def _seated(self) -> Iterator[Tenant | None]:
         for shard, seat in self._seats.items():

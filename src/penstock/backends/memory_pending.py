@@ -15,12 +15,13 @@ Source      Redis' pending entries list, XCLAIM, XAUTOCLAIM.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from penstock.backends.letter_format import REPLAYED, pack
 from penstock.backends.memory_members import Tenant
-from penstock.backends.memory_store import ZERO, Key, StoredLog
+from penstock.backends.memory_store import ZERO, Key, StoredLog, key_before
 from penstock.event import Position, Shard
 from penstock.ports import Death, GroupInfo, MemberInfo, PendingInfo, RawEntry
 from penstock.rules.leases import STRUCK
@@ -41,12 +42,15 @@ class EventGroup:
         self.log = log
         self.start = start
         self.last = last
+        self.place = "the oldest event" if last == ZERO else f"behind {Position(last)}"
         self.members: dict[str, Holder] = {}
         self.parked = Holder("", 0.0)
         self.orphans: deque[tuple[Holder, bytes]] = deque()
         self._owners: dict[bytes, Holder] = {}
         self._attempts: dict[bytes, tuple[int, int]] = {}  # failures, company
         self._dues: list[tuple[float, Key, bytes]] = []
+        self._unread: int | None = 0
+        self._dropped = 0
 
     def give_new(
         self, holder: Holder, limit: int, now: float, *, noack: bool = False
@@ -176,6 +180,30 @@ class EventGroup:
         oldest = min((held[0] for held in self._all_held()), default=None)
         behind = (self.last[0], self.last[1] + 1)
         return behind if oldest is None else min(oldest, behind)
+
+    def mark(self) -> Key:
+        """Up to where everything is acked: where the group goes on, should it be lost."""
+        return key_before(self.needed())
+
+    def forget(self, keys: Sequence[Key], *, counted: bool) -> None:
+        """The log lost *keys*, in order: note what the group had not come to; drop what is parked.
+
+        *counted*: they were trimmed. Of what was removed one by one, no number is told.
+        """
+        unread = len(keys) - bisect_right(keys, self.last)
+        if unread:
+            self._unread = self._unread + unread if counted and self._unread is not None else None
+        gone = set(keys) if self.parked.held else ()
+        for entry_id, (key, _, _) in list(self.parked.held.items() if gone else ()):
+            if key in gone:
+                del self.parked.held[entry_id], self._owners[entry_id]
+                self._attempts.pop(entry_id, None)
+                self._dropped += 1
+
+    def take_lost(self) -> tuple[int | None, int]:
+        """Events that were lost unread (None: not known how many), and parked; told once."""
+        lost, self._unread, self._dropped = (self._unread, self._dropped), 0, 0
+        return lost
 
     def info(self, name: str, shard: Shard, now: float) -> GroupInfo:
         """The group as it stands."""

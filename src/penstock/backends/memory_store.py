@@ -198,18 +198,23 @@ class StoredLog:
             cut = bisect_left(self.keys, padded(limit.before or ZERO, 0))
         if limit.acked_only:
             cut = min(cut, min((bisect_left(self.keys, key) for key in needed), default=cut))
+        for group in self.event_groups.values():
+            group.forget(self.keys[:cut], counted=True)
         del self.keys[:cut], self.entries[:cut]
         return cut
 
     def remove(self, keys: Iterable[Key]) -> int:
         """Remove single entries; how many there were."""
-        before = len(self.keys)
+        removed: list[Key] = []
         for key in keys:
             at = bisect_left(self.keys, key)
             if at < len(self.keys) and self.keys[at] == key:
                 del self.keys[at], self.entries[at]
                 self.removed = max(self.removed, key)
-        return before - len(self.keys)
+                removed.append(key)
+        for group in self.event_groups.values():
+            group.forget(sorted(removed), counted=False)
+        return len(removed)
 
 
 class Place(NamedTuple):
@@ -284,6 +289,14 @@ def key_behind(start: Start, log: StoredLog | None) -> Key:
         ms = math.floor(start.time * 1000)
         return (ms - 1, LAST_SEQUENCE) if ms > 0 else ZERO
     return ZERO
+
+
+def key_before(key: Key) -> Key:
+    """The last key that may stand before *key*."""
+    ms, sequence = padded(key, 0)
+    if sequence:
+        return (ms, sequence - 1)
+    return (ms - 1, LAST_SEQUENCE) if ms else ZERO
 
 
 def padded(key: Key, sequence: int) -> Key:

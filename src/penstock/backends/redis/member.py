@@ -206,8 +206,8 @@ class RedisMember:
         for shard in shards:
             if shard not in self._keys:
                 made = await self._groups.make(shard, self._group, self._options.start)
-                await self._sit(shard, used=self._options.name is not None)
                 self.marks[shard] = made
+                await self._sit(shard, used=self._options.name is not None)
         await self._reads.end()
 
     async def remove(self, shards: Sequence[Shard]) -> None:

@@ -150,6 +150,7 @@ redis.call('HSET', KEYS[2], 'token', ARGV[4], 'position', start, 'added',
   whole(stream['entries-added']), 'last', stream['last-generated-id'])
 return {lost and 'again' or 'made', ARGV[4], start}
 """,
+    when_full=True,
 )
 
 TEND: Final = Script(
@@ -222,6 +223,7 @@ local pause = due and math.max(0, due - time[1] * 1000 - math.floor(time[2] / 10
 return {'same', kept[4] or ARGV[4], position, added, last, lost, swept, own, cursor,
   pause}
 """,
+    when_full=True,
 )
 
 GAP: Final = Script(
@@ -240,6 +242,7 @@ end
 local stream = named(redis.call('XINFO', 'STREAM', KEYS[1]))
 return trimmed_unread(KEYS[1], KEYS[2], ARGV[1], stream, about)
 """,
+    when_full=True,
 )
 
 RENEW: Final = Script(
@@ -261,6 +264,7 @@ ids[#ids + 1] = 'JUSTID'
 local kept = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
 return {'(' .. last, #pending - #kept}
 """,
+    when_full=True,
 )
 
 RESET: Final = Script(
@@ -298,4 +302,5 @@ redis.call('HSET', KEYS[2], 'token', ARGV[4], 'position', start, 'added',
   whole(stream['entries-added']), 'last', stream['last-generated-id'])
 return {'reset'}
 """,
+    when_full=True,
 )

@@ -39,7 +39,7 @@ async def test_the_dead_are_found_within_one_and_a_quarter_lease(world: World) -
         assert waiting.done()
         (page,) = await waiting
 
-    assert page.counts == [(2, 0)] * 5
+    assert page.counts == [(2, 0, 0)] * 5
     assert world.kinds == ["member-taken-over"]
     assert world.signals[0].count == 5
 
@@ -56,7 +56,7 @@ async def test_a_waiting_fetch_wakes_without_any_time(world: World) -> None:
             await world.clock.settle()
             await hand_back
             (page,) = await waiting
-            assert page.counts == [(2, 0)]
+            assert page.counts == [(2, 0, 0)]
         assert await taker.ack(SHARD, [first, second], fenced=True) == 2
         waiting = asyncio.ensure_future(taker.fetch(10, 1000.0))
         await world.clock.settle()
@@ -154,7 +154,7 @@ async def test_trimmed_pending_events_are_signalled(world: World) -> None:
         assert not waiting.done()
         await world.clock.advance(0.1)
         (page,) = await waiting
-    assert (ids([page]), page.counts) == (parked[3:], [(2, 1)] * 2)
+    assert (ids([page]), page.counts) == (parked[3:], [(2, 1, 0)] * 2)
     assert [(s.kind, s.count) for s in world.signals] == [("trimmed-pending", 3)]
 
 

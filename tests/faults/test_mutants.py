@@ -14,7 +14,14 @@ from faults.scenarios import (
     late_acks,
     take_up_a_name,
 )
-from penstock.backends.redis import appender, group_scripts, link, script_list, scripts, takeovers
+from penstock.backends.redis import (
+    appender,
+    dialing,
+    group_scripts,
+    script_list,
+    scripts,
+    takeovers,
+)
 from penstock.backends.redis.member import RedisMember
 from penstock.backends.redis.scripts import Script
 from penstock.backends.redis.takeovers import Takeovers
@@ -39,7 +46,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Any:
         original = getattr(module, name)
         monkeypatch.setattr(module, name, mutant)
         every = tuple(mutant if script is original else script for script in script_list.ALL)
-        monkeypatch.setattr(link, "ALL", every)
+        monkeypatch.setattr(dialing, "ALL", every)
 
     return install
 

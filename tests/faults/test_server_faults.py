@@ -26,7 +26,16 @@ from faults.machinery import (
     stored,
     watched,
 )
-from penstock import OLDEST, BackendError, Client, Group, OutcomeUnknown, Reader, Writer
+from penstock import (
+    OLDEST,
+    BackendError,
+    Client,
+    Group,
+    OutcomeUnknown,
+    PositionLost,
+    Reader,
+    Writer,
+)
 from support.servers import MissingServerError, embedded_binary, redis_binary
 
 pytestmark = pytest.mark.one_loop
@@ -63,6 +72,7 @@ class Load:
         self.sent = 0
         self.errors: list[Exception] = []
         self.read: list[int] = []
+        self.told: list[PositionLost] = []
         self.handled: Counter[int] = Counter()
         self.writing = True
         self.unknown: set[int] = set()
@@ -104,9 +114,15 @@ class Load:
         self.errors.append(error)
 
     async def see(self, reader: Reader[Any]) -> None:
-        """Read until cancelled."""
-        async for event in reader:
-            self.read.append(int(event.value["n"]))
+        """Read until cancelled; where the server lost its data, that is said, and it goes on."""
+        while True:
+            try:
+                async for event in reader:
+                    self.read.append(int(event.value["n"]))
+            except PositionLost as lost:
+                self.told.append(lost)
+            else:
+                return
 
     async def handle(self, group: Group[Any]) -> None:
         """Handle and ack until cancelled."""
@@ -194,6 +210,7 @@ async def test_where_the_state_survives_nothing_is_lost_doubled_or_unknown(
     assert not load.errors
     held = stored(durable.url)
     assert held == list(range(load.sent)), "doubled, lost or out of order"
+    assert not load.told, "the reader lost nothing"
     assert load.read == held[: len(load.read)], "read twice, not at all, or out of order"
     assert set(load.handled) == set(held), "not handled"
     assert excess(load.handled) <= 2 * 100 * 10, "more handled twice than was in flight"
@@ -229,6 +246,7 @@ async def test_flushall_under_load_is_survived(binary: Path, tmp_path: Path) -> 
     assert held == list(range(held[0], load.sent)), "no connection broke: nothing can be unknown"
     assert not load.errors
     assert set(held) <= set(load.handled)
+    assert len(load.told) <= 1, "a reader says once that its place is gone"
     assert {"group-lost", "session-reset"} <= {s.kind for s in signals}
 
 

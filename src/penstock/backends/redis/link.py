@@ -3,8 +3,8 @@
 Does        connect, anew when that broke; back off while the server cannot be reached.
 Does not    send anything again: who sent it knows what that would mean.
 Invariants  1. one wire at a time; many that wait for it make one attempt together.
-            2. delays are capped and spread, and grow until a wire has held for a while: a server
-               that takes connections and ends them at once is not hammered. Waiting is
+            2. delays are capped and spread, and grow until a wire has served or held for a while: a
+               server that takes connections and ends them at once is not hammered. Waiting is
                cancellable at once.
             3. one signal an outage, however many attempts it takes; refusals twice a minute.
             4. what was a master once, is not taken again as a replica.
@@ -59,6 +59,7 @@ class Link:
         self._master = address.sentinels is not None
         self._steady: asyncio.TimerHandle | None = None
         self._flapped = False
+        self._greeted = 0
         self._told = float("-inf")
 
     @property
@@ -147,6 +148,7 @@ class Link:
     async def _connect(self) -> None:
         wire, role = await connect(self.address, master=self._master)
         self._wire = wire
+        self._greeted = wire.answers
         self._master = self._master or role == "master"
         wire.on_refused(self._on_refused)
         self._steady = asyncio.get_running_loop().call_later(STEADY, self._holds)
@@ -165,6 +167,8 @@ class Link:
             self._steady.cancel()
             self._steady = None
             self._flapped = True
+            if self._wire is not None and self._wire.answers > self._greeted:
+                self._backoff.reset()  # it was of use: only what never serves is tried ever rarer
         if not self._closed and not self._broken:
             self._broken = True
             text = f"the connection to {self.address.place} ended: {error}; connecting again"

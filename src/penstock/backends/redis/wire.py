@@ -62,6 +62,7 @@ class Wire(asyncio.Protocol):
     def __init__(self, place: str) -> None:
         self.place = place
         self.client_id = 0
+        self.answers = 0
         self._refusals = _Refusals()
         self._reader = hiredis.Reader(replyError=self._refusals, protocolError=ReplyError)
         self._requests: deque[_Request] = deque()
@@ -182,6 +183,7 @@ class Wire(asyncio.Protocol):
                 return
             reply = request.replies
         self._requests.popleft()
+        self.answers += 1
         if request.future.done():
             return
         if isinstance(reply, ReplyError):

@@ -89,7 +89,7 @@ class _Parent:
 
     async def _keep(self, number: int, ready: asyncio.Event) -> None:
         """Keep one worker running."""
-        backoff, short = Backoff(first=0.2, cap=30.0), 0
+        backoff, short = Backoff(first=0.1, cap=30.0), 0
         while not self._stopping.is_set():
             began = time.monotonic()
             code = await self._one(number, ready)
@@ -100,7 +100,7 @@ class _Parent:
                 self._stop(2)
                 return
             if time.monotonic() - began >= STEADY:
-                backoff, short = Backoff(first=0.2, cap=30.0), 0
+                backoff, short = Backoff(first=0.1, cap=30.0), 0
             short += code != UNREACHABLE
             if short >= GIVE_UP:
                 _log.error(

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
+from msgspec.inspect import CustomType, UnionType, type_info
+
 from penstock.codecs.json import JsonCodec
 from penstock.errors import ConfigError
 from penstock.event import Event
@@ -80,7 +82,7 @@ def named(function: Any) -> str:
     if isinstance(function, partial):
         return named(function.func)
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return name.replace("<locals>.", "")
+    return name.rpartition("<locals>.")[2]
 
 
 def is_async(function: Any) -> bool:
@@ -176,13 +178,23 @@ def _value_type(told: Any, place: str, *, own_codec: bool) -> Any:
         return told
     try:
         JsonCodec(told)
+        wrong = "it has no JSON of its own" if _is_foreign(told) else ""
     except ConfigError as error:
+        wrong = str(error.__cause__)
+    if wrong:
         raise ConfigError(
             f"{place} must be a type that msgspec reads (Struct, dataclass, TypedDict, a tagged "
-            f"union of them), bytes, dict, or Event[…] of one, got {told!r}: {error.__cause__}; "
+            f"union of them), bytes, dict, or Event[…] of one, got {told!r}: {wrong}; "
             f"for other types give app.on(…, codec=…)"
-        ) from error
+        )
     return told
+
+
+def _is_foreign(told: Any) -> bool:
+    """Whether msgspec would need a hook for it: then every decoding would fail."""
+    info = type_info(told)
+    several = info.types if isinstance(info, UnionType) else (info,)
+    return any(isinstance(one, CustomType) for one in several)
 
 
 def _is_plain_mapping(told: Any) -> bool:

@@ -12,6 +12,7 @@ Source      FastStream, arq, Broadway: decorators, one life-cycle, handlers trie
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from types import TracebackType
@@ -45,6 +46,12 @@ class ConnectKeywords(TypedDict, total=False):
     db: int | None
     client_name: str | None
     timeout: float | None
+    ca: str | os.PathLike[str] | None
+    cert: str | os.PathLike[str] | None
+    key: str | os.PathLike[str] | None
+    verify: bool | None
+    sentinel_user: str | None
+    sentinel_password: str | None
     max_event_bytes: int
     observer: Observer | Iterable[Observer]
     clock: Clock | None
@@ -113,8 +120,9 @@ class App:
                 events of one key are still handled one at a time and in order.
             codec: your own, for types that are not msgspec's.
             **options: those of `Client.group`: `start`, `share`, `retry`, `lease`, `hold`, `where`
-                and so on. `max_in_flight` is four for each call that may run at once, and at least
-                20. A coroutine that takes longer than `hold` is cancelled.
+                and so on. `max_in_flight` is two for each call that may run at once, and at least
+                four: what is read ahead is kept from other processes. Raise it for calls that take
+                less than a millisecond. A coroutine that takes longer than `hold` is cancelled.
 
         Raises:
             ConfigError: what will not do: an option, the signature, an annotation.

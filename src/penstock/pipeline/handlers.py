@@ -17,11 +17,11 @@ from penstock.streams.group_options import GroupKeywords, GroupOptions
 from penstock.streams.names import check_label, check_stream
 from penstock.streams.stream import Stream
 
-AHEAD: Final = 4
-"""Events that a handler's member holds at most, for each that is handled at once: a few are read
-ahead, and what is read ahead is kept from the other members."""
+AHEAD: Final = 2
+"""Events that a handler's member holds at most, for each that is handled at once: what is read
+ahead is kept from the other members, who may be idle meanwhile."""
 
-AT_LEAST: Final = 20
+AT_LEAST: Final = 4
 """Events that it may hold in any case: a fetch costs a round trip."""
 
 

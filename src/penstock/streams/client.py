@@ -27,7 +27,7 @@ from penstock.streams.group import Group
 from penstock.streams.group_options import Acks, GroupKeywords, GroupOptions
 from penstock.streams.group_reader import GroupReader
 from penstock.streams.lane import Lane
-from penstock.streams.names import check_label, check_stream
+from penstock.streams.names import check_label, check_stream, check_streams
 from penstock.streams.opening import Opened, open_backend
 from penstock.streams.reader import Reader
 from penstock.streams.stream import Stream
@@ -260,6 +260,7 @@ class Client:
             ConfigError: no streams, a prefetch below 1, a `where` that is none of the four, or a
                 saved position that names none of the streams.
         """
+        check_streams(streams)
         return Reader(self, streams, start=start, until=until, where=where, prefetch=prefetch)
 
     @overload
@@ -318,6 +319,7 @@ class Client:
             ConfigError: an option that is out of range, or that the backend does not offer.
         """
         check_label("group", name)
+        check_streams(streams)
         checked = GroupOptions.of(options, acks)
         if acks == "explicit":
             return Group(self, name, streams, checked)

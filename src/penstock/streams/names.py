@@ -8,6 +8,7 @@ Source      Kafka's limit of 249; the alphabet that Redis keys, topics and file 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from penstock.errors import ConfigError
@@ -60,3 +61,13 @@ def check_label(kind: str, name: Any) -> str:
     if name.startswith("@penstock:"):
         raise ConfigError(f"a {kind}'s name must not begin with '@penstock:', got {name!r}")
     return name
+
+
+def check_streams(streams: Sequence[Any]) -> None:
+    """Raise ConfigError if *streams* are not handles: a text is a sequence too, of letters."""
+    for stream in streams:
+        if not isinstance(getattr(stream, "name", None), str):
+            raise ConfigError(
+                f"streams must be a list of streams, such as client.stream('orders'), "
+                f"got {stream!r} among {streams!r}"
+            )

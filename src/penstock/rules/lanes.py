@@ -57,15 +57,21 @@ class Lanes:
             yield from lane.queue
 
     def admit(self, events: Iterable[Event[Any]]) -> list[Event[Any]]:
-        """Of *events*, which come from the log, those that need not wait; the others queue."""
+        """Of *events*, those that need not wait; the others queue.
+
+        They come from the log, or were handed out and not taken yet: one that a lane has let out
+        stays out, unless something of its key that stands before it has failed since.
+        """
         if not self._lanes:
             return list(events)
         free: list[Event[Any]] = []
         for event in events:
             key = event.key
-            if key is None or key not in self._lanes:
+            lane = None if key is None else self._lanes.get(key)
+            if lane is None or _may_stay_out(lane, event):
                 free.append(event)
             else:
+                lane.out.discard(event.entry_id)
                 self._queue(key, Waiting(event.position, event))
         return free
 
@@ -125,6 +131,11 @@ class Lanes:
         self._of[one.event.entry_id] = name
         self.parked += 1
         self.bytes += one.event.size
+
+
+def _may_stay_out(lane: Lane, event: Event[Any]) -> bool:
+    out = event.entry_id in lane.out
+    return out and not (lane.queue and lane.queue[0].position < event.position)
 
 
 def _position(one: Waiting) -> Position:

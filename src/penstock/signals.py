@@ -132,3 +132,5 @@ class GroupStatistics(NamedTuple):
     buffered: int
     in_flight: int
     in_flight_bytes: int
+    dead_lettered: int = 0
+    undecodable: int = 0

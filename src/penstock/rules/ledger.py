@@ -14,7 +14,7 @@ Cost        per event: one dict entry in, one out. Hands are gone through now an
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -43,14 +43,25 @@ class Acks(NamedTuple):
     fenced: list[bytes]
 
 
+class Hand(NamedTuple):
+    """Events that were handed out at about the same time: one by one (`alone`), or in batches."""
+
+    since: float
+    events: list[Event[Any]]
+    alone: bool
+
+
 class Book:
     """What is held of one shard."""
 
-    __slots__ = ("fenced", "held", "lost", "plain", "returning", "sending", "shard", "stale")
+    __slots__ = (
+        *("company", "fenced", "held", "lost", "plain", "returning", "sending", "shard", "stale"),
+    )
 
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
         self.held: dict[bytes, Event[Any]] = {}
+        self.company: dict[bytes, int] = {}
         self.stale: set[bytes] = set()
         self.lost: dict[bytes, None] = {}
         self.plain: list[bytes] = []
@@ -69,9 +80,9 @@ class Ledger:
     def __init__(self, hold: float) -> None:
         self._hold = hold
         self._books: dict[Origin, Book] = {}
-        self._hands: deque[tuple[float, list[Event[Any]]]] = deque()
+        self._hands: deque[Hand] = deque()
         self._handed = self._handed_bytes = 0
-        self._due: list[Event[Any]] = []
+        self._due: list[Hand] = []
         self._extended: dict[int, float] = {}
         self.bytes = 0
         self.queued = 0
@@ -85,9 +96,16 @@ class Ledger:
         """The book of a shard, known by the origin of its events."""
         return self._books.setdefault(origin, Book(shard))
 
-    def fetched(self, origin: Origin, events: Sequence[Event[Any]]) -> None:
-        """These came from the backend, all of one shard."""
+    def fetched(
+        self,
+        origin: Origin,
+        events: Sequence[Event[Any]],
+        company: Mapping[bytes, int] | None = None,
+    ) -> None:
+        """These came from the backend, all of one shard; *company*: of those that have one."""
         book = self._books[origin]
+        if company:
+            book.company.update(company)
         book.held.update((event.entry_id, event) for event in events)
         if book.lost:  # it came again: an ack of it may be repeated
             for event in events:
@@ -102,10 +120,7 @@ class Ledger:
         """These were given to the program at *now*: their hold begins."""
         self._handed += len(events)
         self._handed_bytes += sum([event.size for event in events])
-        if self._hands and now - self._hands[-1][0] < _TOGETHER:
-            self._hands[-1][1].extend(events)
-        else:
-            self._hands.append((now, list(events)))
+        self._add_hand(now, events, alone=len(events) == 1)
         crowded = (
             self._handed > 2 * self.events + _CROWD
             or self._handed_bytes > 2 * self.bytes + _CROWD_BYTES
@@ -170,32 +185,68 @@ class Ledger:
         if not self.in_hand(event):
             raise LeaseLost(_refusal([event]), positions=(str(event.position),))
         self._extended[id(event)] = now
-        self._hands.append((now, [event]))
+        self._hands.append(Hand(now, [event], False))
         self._handed += 1
         if self._handed > 2 * self.events + _CROWD:
             self._look_through(now)
 
-    def expired(self, now: float) -> list[Event[Any]]:
-        """What has been in a hand for `hold` seconds, still held; forget hands that are empty."""
-        if self._hands and self._hands[0][0] + self._hold <= now:
+    def expired(self, now: float) -> list[list[Event[Any]]]:
+        """What has been in a hand for `hold` seconds, still held; forget hands that are empty.
+
+        In lists of what was handed out together.
+        """
+        if self._hands and self._hands[0].since + self._hold <= now:
             self._look_through(now)
         due, self._due = self._due, []
-        return [event for event in due if self.in_hand(event)]
+        return self._together(due)
+
+    def in_hands(self) -> list[list[Event[Any]]]:
+        """Everything that the program was given and has not settled, as `expired` has it."""
+        return self._together([*self._due, *self._hands])
+
+    def company(self, event: Event[Any]) -> int:
+        """In whose company it may be handed out; 0: any."""
+        return self._book(event.origin).company.get(event.entry_id, 0)
+
+    def forget(self, events: Iterable[Event[Any]]) -> None:
+        """These need no ack."""
+        for event in events:
+            book = self._book(event.origin)
+            if book.held.get(event.entry_id) is event:
+                self._forget(book, event)
+
+    def _add_hand(self, now: float, events: list[Event[Any]], *, alone: bool) -> None:
+        last = self._hands[-1] if self._hands else None
+        if last is not None and last.alone == alone and now - last.since < _TOGETHER:
+            last.events.extend(events)
+        else:
+            self._hands.append(Hand(now, list(events), alone))
+
+    def _together(self, hands: Iterable[Hand]) -> list[list[Event[Any]]]:
+        found: list[list[Event[Any]]] = []
+        for hand in hands:
+            held = [event for event in hand.events if self._is_held_since(event, hand.since)]
+            if hand.alone:
+                found += [[event] for event in held]
+            elif held:
+                found.append(held)
+        return found
 
     def _look_through(self, now: float) -> None:
         """Drop from the list of hands what is settled; set aside what was held too long."""
-        kept: deque[tuple[float, list[Event[Any]]]] = deque()
-        for since, events in self._hands:
-            held = [event for event in events if self._is_held_since(event, since)]
+        kept: deque[Hand] = deque()
+        for hand in self._hands:
+            since = hand.since
+            held = [event for event in hand.events if self._is_held_since(event, since)]
             if held and since + self._hold <= now:
-                self._due += held
+                self._due.append(Hand(since, held, hand.alone))
             elif held:
-                kept.append((since, held))
+                kept.append(Hand(since, held, hand.alone))
         self._hands = kept
-        self._handed = sum(len(events) for _, events in kept)
-        self._handed_bytes = sum(event.size for _, events in kept for event in events)
+        self._handed = sum(len(hand.events) for hand in kept)
+        self._handed_bytes = sum(event.size for hand in kept for event in hand.events)
         if self._extended:  # only of what is still in a hand: an id may name another event later
-            held_ids = {id(event) for _, events in kept for event in events}
+            held_ids = {id(event) for hand in (*kept, *self._due) for event in hand.events}
             self._extended = {k: at for k, at in self._extended.items() if k in held_ids}
 
     def lapse(self, dropped: Iterable[Event[Any]]) -> None:
@@ -283,6 +334,7 @@ class Ledger:
             book.plain.append(event.entry_id)
             return
         book.stale.discard(event.entry_id)
+        book.company.pop(event.entry_id, None)
         book.fenced.append(event.entry_id)
         self.queued += 1
 
@@ -300,6 +352,7 @@ class Ledger:
     def _forget(self, book: Book, event: Event[Any]) -> None:
         del book.held[event.entry_id]
         book.stale.discard(event.entry_id)
+        book.company.pop(event.entry_id, None)
         self.bytes -= event.size
 
     def _is_held_since(self, event: Event[Any], since: float) -> bool:

@@ -140,11 +140,10 @@ class GroupReader(Generic[T]):
     async def remove_stream(self, stream: Stream[T]) -> None:
         """Share the events of *stream* no more: hand back, uncounted, all that is not acked.
 
-        An ack that is queued is sent first; one that comes later raises LeaseLost. The last
-        stream can be removed too: then nothing comes until another is added.
+        An ack that is queued is sent first; one that comes later raises LeaseLost.
 
         Raises:
-            ConfigError: it is not among the group's streams.
+            ConfigError: it is not among the group's streams, or the only one: close the group.
             BackendError: refused, or not reachable.
             ClosedError: the group is not open.
         """

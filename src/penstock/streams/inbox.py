@@ -5,13 +5,16 @@ Does not    fetch: whoever fills it is told when something was taken.
 Invariants  1. each event is handed out once; a cancelled wait takes nothing.
             2. a loop that always finds an event yields to the event loop now and then.
             3. after its end every further wait ends at once, or raises what it ended with.
+            4. an event with a company is never in a batch larger than that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
@@ -39,6 +42,8 @@ class Inbox(Generic[T]):
         self._taken = taken
         self._hungry = hungry
         self._stale = stale
+        self._company: dict[int, int] = {}
+        self._most = sys.maxsize
         self._events: deque[T] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._ended = False
@@ -55,20 +60,36 @@ class Inbox(Generic[T]):
         return self._ended
 
     @property
+    def _over(self) -> bool:
+        return self._ended and not self._events
+
+    @property
     def waiting(self) -> bool:
         """Whether somebody waits."""
         return bool(self._waiters)
 
-    def put(self, events: Iterable[T]) -> None:
-        """These have come."""
+    def put(self, events: Iterable[T], company: Mapping[int, int] | None = None) -> None:
+        """These have come; *company*: of those that have one, by their `id`."""
+        if company:
+            self._company.update(company)
         self._events.extend(events)
         self._wake(len(self._events))
+
+    def let_out(self, most: int | None) -> None:
+        """Hand out at most so many events at once from now on; 0: none; None: any number."""
+        self._most = sys.maxsize if most is None else most
+        self._wake(len(self._events) if self._most else 0)
 
     def clear(self) -> list[T]:
         """Take everything out, unseen by anybody."""
         events = list(self._events)
         self._events.clear()
+        self._company.clear()
         return events
+
+    def sift(self, keep: Callable[[T], bool]) -> None:
+        """Take out, unseen by anybody, what is not to be kept."""
+        self._events = deque(event for event in self._events if keep(event))
 
     def fail(self, error: BaseException) -> None:
         """Raise *error* at the next step, whoever takes it; then go on."""
@@ -94,10 +115,12 @@ class Inbox(Generic[T]):
 
     async def next(self) -> T | None:
         """The next event; None at the end."""
-        ready = self._events and self._error is None and self._streak < _BREATHE
+        ready = self._events and self._error is None and self._streak < _BREATHE and self._most
         if ready and not self._stale():
             self._streak += 1
             event = self._events.popleft()
+            if self._company:
+                self._company.pop(id(event), None)
             self._taken([event])
             return event
         return await self._next_slowly()
@@ -114,7 +137,7 @@ class Inbox(Generic[T]):
                     await self._filled()
             if taken := self._take(1):
                 return taken[0]
-            if self._ended or loop.time() >= deadline:
+            if self._over or loop.time() >= deadline:
                 await asyncio.sleep(0)  # a loop that asks again lets others run
                 return None
 
@@ -122,14 +145,15 @@ class Inbox(Generic[T]):
         """One to *size* events, what comes within *within* s of the first; empty at the end."""
         await asyncio.sleep(0)
         await self._filled()
-        if len(self._events) < size and within > 0 and not self._ended:
+        size = min(size, self._most or 1)
+        if len(self._events) < size and within > 0 and not self._ended and not self._company:
             try:
                 async with asyncio.timeout(within):
                     while 0 < len(self._events) < size and not self._ended:
                         await self._wait()
             except TimeoutError:
                 pass
-        if (taken := self._take(size)) or self._ended:
+        if (taken := self._take(size)) or self._over:
             return taken
         return await self.batch(size, within)  # another task was quicker, or all of it was stale
 
@@ -140,7 +164,7 @@ class Inbox(Generic[T]):
             await self._filled()
             if taken := self._take(1):
                 return taken[0]
-            if self._ended:
+            if self._over:
                 return None
 
     async def _filled(self) -> None:
@@ -151,7 +175,7 @@ class Inbox(Generic[T]):
                 raise error
             if self._last_word is not None and not self._events:
                 raise self._last_word
-            if self._events or self._ended:
+            if (self._events and self._most) or self._over:
                 return
             await self._wait()
 
@@ -172,7 +196,9 @@ class Inbox(Generic[T]):
     def _take(self, size: int) -> list[T]:
         if self._events and self._stale():
             return []
-        count = min(size, len(self._events))
+        count = min(size, len(self._events), self._most)
+        if self._company:
+            count = self._in_company(count)
         if count == len(self._events):
             events = list(self._events)
             self._events.clear()
@@ -181,6 +207,21 @@ class Inbox(Generic[T]):
         if events:
             self._taken(events)
         return events
+
+    def _in_company(self, most: int) -> int:
+        """How many of the next *most* may go together; they leave their company."""
+        count = 0
+        for event in itertools.islice(self._events, most):
+            company = self._company.get(id(event), most)
+            if company <= count:
+                break
+            most = min(most, company)
+            count += 1
+            if count == most:
+                break
+        for event in itertools.islice(self._events, count):
+            self._company.pop(id(event), None)
+        return count
 
     def _wake(self, count: int) -> None:
         while self._waiters and count > 0:

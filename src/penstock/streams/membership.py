@@ -1,41 +1,31 @@
-"""Membership: the background work of one group member.
+"""Membership: the background work of one member of a group that shares events.
 
-Does        fetch while there is room; filter; release what was held too long; leave in order.
-Does not    decide: what may be acked is the ledger's, how much to fetch the sizer's business;
-            send acks: `settling.py` does.
-Invariants  1. in flight (fetched, not yet confirmed as acked) is at most `max_in_flight`, plus one
-               fetch; where acks cannot be sent, fetching stops.
-            2. closing sends acks first, then hands back, then leaves.
+Does        join; put together what works in the background; take acks and failures; leave in order.
+Does not    decide: what may be acked is the ledger's, what becomes of a failure `failing`'s;
+            fetch (`fetching`), send (`settling`), or watch the time (`watching`).
+Invariants  1. closing sends acks first, then hands back, then leaves.
+            2. streams come and go one at a time, and not while the member leaves.
+Used by     `group_reader.GroupReader`, by the surface of `group_work.GroupWork`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from penstock.clock import Backoff
-from penstock.errors import BackendError, BackendUnavailable, ClosedError, PenstockError
+from penstock.errors import BackendError, ClosedError, ConfigError, LeaseLost, PenstockError
 from penstock.event import Event, Shard
-from penstock.ports import (
-    EventMember,
-    GroupVanished,
-    MemberLapsed,
-    MemberOptions,
-    Page,
-    PendingInfo,
-)
-from penstock.rules.filters import predicate
+from penstock.ports import EventMember, MemberOptions, PendingInfo
 from penstock.rules.ledger import Ledger
-from penstock.rules.sizing import FetchSizer
 from penstock.signals import GroupStatistics, Kind, Signal
 from penstock.streams.ending import Ending
-from penstock.streams.format import ShardOrigin
-from penstock.streams.group_questions import events_of, is_handed_out, lag_of, pending_of
+from penstock.streams.failing import Failures
+from penstock.streams.fetching import Fetching
+from penstock.streams.group_questions import lag_of, pending_of
 from penstock.streams.inbox import Inbox
 from penstock.streams.settling import Settling
+from penstock.streams.watching import Watch
 
 if TYPE_CHECKING:
     from penstock.streams.client import Client
@@ -56,31 +46,55 @@ class Membership(Generic[T]):
     ) -> None:
         self._client = client
         self._group = group
-        self._streams = streams
+        self._streams = list(streams)
         self._options = options
-        self._where = predicate(options.where)
         self._clock = client.clock
         self._member: EventMember | None = None
         self._ending: Ending | None = None
-        self._origins: dict[Shard, ShardOrigin] = {}
-        self._handles: dict[Shard, Stream[T]] = {}
-        self._sizer = FetchSizer(options.max_in_flight, options.max_in_flight_bytes)
         self.ledger = Ledger(options.hold)
-        self._inbox: Inbox[Event[T]] = Inbox(self._on_taken, self._stale)
-        self._room = asyncio.Event()
+        self._inbox: Inbox[Event[T]] = Inbox(self._on_taken, self._stale, self._on_asked)
+        interval = options.ack_interval
         self._settling = Settling(
             self.ledger,
-            options.ack_interval,
+            0.1 if interval is None and options.acks != "explicit" else interval,
             client.clock,
             missed=self._on_missed,
-            settled=self._room.set,
+            settled=self._on_settled,
+            most=options.max_parked,
         )
+        self._failures = Failures(
+            self.ledger,
+            self._settling,
+            options,
+            client.clock,
+            group,
+            self._signal,
+            self._on_breaker,
+        )
+        self._fetching: Fetching[T] = Fetching(
+            client,
+            options,
+            self._inbox,
+            self.ledger,
+            self._settling,
+            self._failures,
+            self._signal,
+        )
+        self._watch = Watch(
+            options,
+            client.clock,
+            self.ledger,
+            self._inbox,
+            self._settling,
+            self._failures,
+            self._fetching,
+            self._signal,
+            self._find_shards,
+        )
+        self._changing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
-        self._found_nothing = False
-        self._pages: deque[Page] = deque()
-        self._fetched = self._yielded = self._nacked = 0
-        self._expired = self._filtered = self._missed = 0
+        self._yielded = self._missed = 0
 
     @property
     def name(self) -> str:
@@ -90,41 +104,36 @@ class Membership(Generic[T]):
     @property
     def shards(self) -> list[Shard]:
         """The shards that this member reads; empty before it has joined."""
-        return list(self._handles)
+        return list(self._fetching.handles)
 
     def opened(self) -> Inbox[Event[T]]:
-        """The inbox of an open member.
-
-        Raises:
-            ClosedError: not open.
-        """
+        """See `GroupWork.opened`."""
         if self._member is None:
             raise ClosedError("a group must be opened: write 'async with stream.group(...)'")
         return self._inbox
 
     async def open(self) -> None:
-        """Join, and begin to fetch."""
+        """See `GroupWork.open`."""
         if self._member is not None or self._closing is not None:
             raise ClosedError("a group cannot be opened twice; make another one")
+        handles = self._fetching.handles
         for stream in self._streams:
-            await stream.format()
-            for index in range(stream.shards):
-                self._handles[stream.shard(index)] = stream
-        backend = self._client.backend
-        self._ending = await Ending.anchor(
-            backend, self._handles, self._options.until, self._clock, shared=True
-        )
+            handles.update(await _shards_of(stream))
+        backend, until = self._client.backend, self._options.until
+        self._ending = await Ending.anchor(backend, handles, until, self._clock, shared=True)
         member = MemberOptions(
             start=self._options.start,
             name=self._options.member,
             lease=self._options.lease,
             hold=self._options.hold,
+            noack=self._options.acks == "none",
         )
-        joined: EventMember = await backend.join(list(self._handles), self._group, member)
+        joined: EventMember = await backend.join(list(handles), self._group, member)
         joined.tell_known(self.ledger.known)
         self._member = joined
+        fetching = self._fetching.run(joined, self._ending)
         settling = self._settling.run(joined, self._inbox.fail)
-        for work in (self._fetch(), settling, self._watch()):
+        for work in (fetching, settling, self._watch.run()):
             self._tasks.append(asyncio.create_task(work, name=f"penstock-group-{self._group}"))
 
     def ack(self, events: Iterable[Event[T]]) -> None:
@@ -132,49 +141,31 @@ class Membership(Generic[T]):
         self._check_open()
         try:
             self._settling.ack(events)
+        except LeaseLost:
+            self._failures.breaker.undecided(self._clock.monotonic())
+            raise
         finally:
-            self._room.set()
+            self._fetching.room.set()
+        if self._failures.breaker.failing:
+            self._failures.succeeded()
 
     def nack(self, events: Iterable[Event[T]], delay: float | None, reason: str) -> None:
         """See `Group.nack`."""
         self._check_open()
-        several = list(events)
-
-        def due(attempts: int) -> float:
-            return self._delay(attempts) if delay is None else delay
-
-        count = self._settling.fail(several, due)
-        self._nacked += count
-        self._room.set()
-        if count:
-            text = f"{count} events of group {self._group!r} failed: {reason or 'no reason given'}"
-            self._signal("nacked", text, several[0].stream, count)
-
-    def give_back(self, events: Iterable[Event[T]]) -> None:
-        """Hand events back, uncounted, due at once."""
-        self._settling.hand_back(events, 0.0, failed=False)
-        self._room.set()
+        self._failures.fail(events, reason=reason, delay=delay)
+        self._fetching.room.set()
 
     def fail(self, events: Iterable[Event[T]], error: BaseException) -> None:
         """See `Group.fail`."""
-        self.nack(events, None, f"{type(error).__name__}: {error}")
+        self._check_open()
+        self._failures.fail(events, error)
+        self._fetching.room.set()
 
-    async def add_stream(self, stream: Stream[T]) -> None:
-        """See `Group.add_stream`."""
-        raise NotImplementedError
-
-    async def remove_stream(self, stream: Stream[T]) -> None:
-        """See `Group.remove_stream`."""
-        raise NotImplementedError
-
-    async def pending(self, limit: int) -> list[PendingInfo]:
-        """See `Group.pending`."""
-        return await pending_of(self._client.backend, self.shards, self._group, limit)
-
-    async def lag(self) -> int | None:
-        """See `Group.lag`."""
-        self.opened()
-        return await lag_of(self._client.backend, self.shards, self._group)
+    def give_back(self, events: Iterable[Event[T]]) -> None:
+        """See `GroupWork.give_back`."""
+        self._settling.hand_back(events, 0.0)
+        self._failures.breaker.undecided(self._clock.monotonic())
+        self._fetching.room.set()
 
     def extend(self, event: Event[T]) -> None:
         """See `Group.extend`."""
@@ -182,9 +173,41 @@ class Membership(Generic[T]):
         self.ledger.extend(event, self._clock.monotonic())
 
     async def flush(self) -> None:
-        """Send everything that is queued, and wait until it is confirmed."""
+        """See `GroupReader.flush`."""
         if self._member is not None:
             await self._settling.flush(self._member)
+
+    async def add_stream(self, stream: Stream[T]) -> None:
+        """See `GroupReader.add_stream`."""
+        self._check_open()
+        async with self._changing:
+            if stream.name in {known.name for known in self._streams}:
+                return
+            await self._add(await _shards_of(stream))
+            self._streams.append(stream)
+
+    async def remove_stream(self, stream: Stream[T]) -> None:
+        """See `GroupReader.remove_stream`."""
+        self._check_open()
+        async with self._changing:
+            left = [known for known in self._streams if known.name != stream.name]
+            if not left or len(left) == len(self._streams):
+                raise ConfigError(
+                    f"a stream that is removed must be one of several of the group, got "
+                    f"{stream.name!r} of {sorted(known.name for known in self._streams)}"
+                )
+            await self.flush()
+            await self._remove([shard for shard in self.shards if shard.stream == stream.name])
+            self._streams = left
+
+    async def pending(self, limit: int) -> list[PendingInfo]:
+        """See `GroupReader.pending`."""
+        return await pending_of(self._client.backend, self.shards, self._group, limit)
+
+    async def lag(self) -> int | None:
+        """See `GroupReader.lag`."""
+        self.opened()
+        return await lag_of(self._client.backend, self.shards, self._group)
 
     async def stop(self) -> None:
         """See `GroupReader.stop`."""
@@ -194,12 +217,9 @@ class Membership(Generic[T]):
         self.give_back(self._inbox.clear())
 
     async def close(self, error: BaseException | None, *, quiet: bool) -> None:
-        """Leave; an Exception counts a failure for what is in hand.
-
-        Cancelled: leaving goes on in the background, bounded by LEAVING.
-        """
+        """See `GroupWork.close`. Cancelled: it goes on in the background, bounded by LEAVING."""
         if self._closing is None:
-            self._closing = asyncio.create_task(self._leave(isinstance(error, Exception)))
+            self._closing = asyncio.create_task(self._leave(error))
         try:
             await asyncio.shield(self._closing)
         except PenstockError:
@@ -207,18 +227,20 @@ class Membership(Generic[T]):
                 raise
 
     def statistics(self) -> GroupStatistics:
-        """See `Group.statistics`."""
+        """See `GroupReader.statistics`."""
         return GroupStatistics(
-            fetched=self._fetched,
+            fetched=self._fetching.fetched,
             yielded=self._yielded,
             acked=self._settling.acked,
-            nacked=self._nacked,
-            expired=self._expired,
-            filtered=self._filtered,
+            nacked=self._failures.failed,
+            expired=self._watch.expired,
+            filtered=self._fetching.filtered,
             missed=self._missed,
             buffered=len(self._inbox),
             in_flight=self.ledger.events + self.ledger.queued,
             in_flight_bytes=self.ledger.bytes,
+            dead_lettered=self._settling.buried,
+            undecodable=self._failures.undecodable,
         )
 
     def _check_open(self) -> None:
@@ -232,160 +254,99 @@ class Membership(Generic[T]):
         """
         if self._member is None or self._clock.monotonic() < self._member.good_until:
             return False
+        if self._fetching.noack:  # nobody else can have what is held by nobody
+            return False
         self.ledger.lapse(self._inbox.clear())
         self._member.lapse()
         return True
 
     def _on_taken(self, events: list[Event[T]]) -> None:
         self._yielded += len(events)
-        self.ledger.handed(events, self._clock.monotonic())
-        self._room.set()
+        acks = self._options.acks
+        if acks == "none":
+            self._settling.ack([event for event in events if event.deliveries > 1])
+            self.ledger.forget(events)
+        else:
+            self.ledger.handed(events, self._clock.monotonic())
+        if acks == "delayed":
+            self._watch.ack_later(events)
+        if self._failures.breaker.open:
+            self._failures.breaker.trying = True
+            self._inbox.let_out(0)
+        self._fetching.room.set()
 
-    async def _fetch(self) -> None:
-        """Fetch while there is room; what cannot be mended is raised at the next step."""
-        backoff = Backoff()
-        assert self._ending is not None
-        try:
-            while not await self._ended():
-                ledger = self.ledger
-                limit = self._sizer.next(ledger.events + ledger.queued, ledger.bytes)
-                if not limit:
-                    self._room.clear()
-                    self._ending.busy()
-                    self._settling.hurry()
-                    await self._room.wait()
-                    continue
-                try:
-                    if not self._pages:
-                        await self._fetch_once(limit)
-                    while self._pages:  # kept where taking in fails: nobody else has them
-                        await self._take_in(self._pages[0])
-                        self._pages.popleft()
-                    backoff.reset()
-                except BackendUnavailable:
-                    self._sizer.lost()
-                    self._ending.busy()
-                    await self._clock.sleep(backoff.next())
-        except Exception as error:  # noqa: BLE001 - whatever it is, every further step raises it
-            self._inbox.end(error)
-        self._inbox.end()
+    def _on_asked(self) -> None:
+        if self._fetching.resting:
+            self._fetching.asked()
 
-    async def _fetch_once(self, limit: int) -> None:
+    def _on_settled(self) -> None:
+        self._fetching.room.set()
+
+    def _on_breaker(self) -> None:
+        self._fetching.breaker_changed()
+
+    async def _find_shards(self) -> None:
+        """Take up what streams have become that did not exist when the member joined."""
+        async with self._changing:
+            for stream in self._streams:
+                found = await _shards_of(stream)
+                known = {shard for shard in self.shards if shard.stream == stream.name}
+                if found.keys() != known and self._closing is None:
+                    await self._add({s: h for s, h in found.items() if s not in known})
+                    await self._remove([shard for shard in known if shard not in found])
+
+    async def _add(self, shards: dict[Shard, Stream[T]]) -> None:
         assert self._member is not None
         assert self._ending is not None
+        targets = await self._ending.widen(self._client.backend, shards)
+        self._ending.add(targets)
+        self._fetching.handles.update(shards)
         try:
-            in_flight = self.ledger.events + self.ledger.queued
-            ahead = self._sizer.room(in_flight, self.ledger.bytes) - limit
-            began = self._clock.monotonic()
-            pages = await self._member.fetch(limit, self._ending.wait(), ahead)
-        except MemberLapsed:
-            self.ledger.lapse(self._inbox.clear())
-            return
-        except GroupVanished as lost:
-            self._lose(lost.stream)
-            return
-        self._found_nothing = not pages
-        if not pages:
-            self._ending.nothing_came(began)
-        self._pages.extend(pages)
+            await self._member.add(list(shards))
+        except BaseException:
+            for shard in shards:
+                self._fetching.handles.pop(shard, None)
+                self._ending.passed(shard)
+            raise
 
-    async def _take_in(self, page: Page) -> None:
-        """Make events of a page and put those that are wanted into the inbox."""
+    async def _remove(self, shards: Sequence[Shard]) -> None:
+        """Leave *shards*, which are all that are left of their streams, or of another number."""
+        assert self._member is not None
         assert self._ending is not None
-        origin = await self._origin(page.shard)
-        events: list[Event[T]] = events_of(page, origin, self.ledger)
-        if not events:
-            return
-        self._fetched += len(events)
-        self.ledger.fetched(origin, events)
-        self._sizer.seen(len(events), 0, max(event.size for event in events))
-        wanted = self._ending.cut(page.shard, events, new=page.counts is None)
-        if len(wanted) < len(events):
-            kept = {event.entry_id for event in wanted}
-            self._give_beyond([event for event in events if event.entry_id not in kept])
-        if self._where is not None:
-            unwanted = [event for event in wanted if not self._where(event)]
-            self.ledger.ack(unwanted)
-            self._filtered += len(unwanted)
-            wanted = [event for event in wanted if self.ledger.in_hand(event)]
-        self._inbox.put(wanted)
+        for shard in shards:
+            self._fetching.handles.pop(shard, None)
+            self._ending.passed(shard)
+        for stream in {shard.stream for shard in shards} - {shard.stream for shard in self.shards}:
+            self._fetching.drop(stream)
+            self._inbox.sift(lambda event, name=stream: event.stream != name)
+            self._settling.lose(stream)
+        await self._member.remove(shards)
+        self._fetching.room.set()
 
-    async def _origin(self, shard: Shard) -> ShardOrigin:
-        origin = self._origins.get(shard)
-        if origin is None:
-            origin = await self._handles[shard].origin(shard.index)
-            self._origins[shard] = origin
-            self.ledger.open(origin, shard)
-        return origin
-
-    async def _ended(self) -> bool:
-        """Whether the group has handed out all that this member was to read, and none is due."""
-        assert self._ending is not None
-        if self._ending.reached():
-            return True
-        if self._found_nothing:
-            for shard, target in list(self._ending.targets.items()):
-                assert self._member is not None
-                if await is_handed_out(self._client.backend, self._member, shard, target):
-                    self._ending.passed(shard)
-        return self._ending.reached()
-
-    def _give_beyond(self, events: list[Event[T]]) -> None:
-        """Hand back what lies behind the end: other members, or a later one, will have it.
-
-        Not at once: we would be given it again while we still read up to the end.
-        """
-        assert self._ending is not None
-        delay = 0.0 if self._ending.reached() else 1.0
-        self._settling.hand_back(events, delay, failed=False)
-
-    async def _watch(self) -> None:
-        """Release what was held too long."""
-        every = min(1.0, self._options.hold / 4)
-        while True:
-            await self._clock.sleep(every)
-            late = self.ledger.expired(self._clock.monotonic())
-            if not late:
-                continue
-            self._expired += len(late)
-            self._settling.fail(late, self._delay)
-            self._room.set()
-            text = (
-                f"{len(late)} events of group {self._group!r} were held for {self._options.hold} s "
-                f"without an ack; they count as failed and come again"
-            )
-            self._signal("hold-expired", text, late[0].stream, len(late))
-
-    def _delay(self, attempts: int) -> float:
-        return self._options.retry.delay(attempts + 1, random.random())
-
-    def _lose(self, stream: str) -> None:
-        """The group was made anew: nothing that came before can be acked."""
-        dropped = [event for event in self._inbox.clear() if event.stream != stream]
-        self._settling.lose(stream)
-        self._inbox.put(dropped)
-
-    async def _leave(self, failed: bool) -> None:
+    async def _leave(self, error: BaseException | None) -> None:
         async with self._settling.sending:  # an ack that is under way is let through
             for task in self._tasks:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        unseen = set(map(id, self._inbox.clear()))
+        self._inbox.clear()
         self._inbox.end()
         if self._member is None:
             return
-        if failed:
-            seen = [event for event in self.ledger.held() if id(event) not in unseen]
-            self._nacked += self._settling.fail(seen, self._delay)
+        if error is None:
+            self._watch.ack_now()
+        elif isinstance(error, Exception):
+            for events in self.ledger.in_hands():
+                self._failures.fail(events, error)
+        self._settling.let_all_go()
         try:
             async with asyncio.timeout(LEAVING):
                 await self.flush()
                 await self._member.leave()
-        except (TimeoutError, BackendError) as error:
+        except (TimeoutError, BackendError) as failure:
             self._member.abandon()
-            text = f"member {self.name!r} could not leave in order: {error}; others take over"
+            text = f"member {self.name!r} could not leave in order: {failure}; others take over"
             self._signal("group-left-behind", text, self.shards[0].stream, self.ledger.queued)
-            if self.ledger.queued or isinstance(error, BackendError):
+            if self.ledger.queued or isinstance(failure, BackendError):
                 raise
 
     def _on_missed(self, stream: str, count: int) -> None:
@@ -398,3 +359,9 @@ class Membership(Generic[T]):
 
     def _signal(self, kind: Kind, text: str, stream: str, count: int) -> None:
         self._client.observers(Signal(kind, text, stream, self._group, self.name, count))
+
+
+async def _shards_of(stream: Stream[T]) -> dict[Shard, Stream[T]]:
+    """The shards of a stream, as it is or will be."""
+    await stream.format()
+    return {stream.shard(index): stream for index in range(stream.shards)}

@@ -1,28 +1,33 @@
 """Settling: what a member tells the backend about events that it was given.
 
-Does        queue acks and hand-backs, and send them in batches.
-Does not    decide what may be acked (`rules.ledger`).
+Does        queue acks, hand-backs and dead letters, and send them in batches.
+Does not    decide what may be acked (`rules.ledger`), or what becomes of a failure (`failing`).
 Invariants  1. what could not be sent stays queued, in order; nothing is dropped.
             2. one sender at a time.
             3. an ack that finds nothing to ack is counted and signalled, unless it may be one that
                was sent before and whose reply was lost.
+            4. what is refused for good holds up nothing else: acks get through where dead letters
+               find no memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from penstock.clock import Backoff, Clock
 from penstock.errors import BackendUnavailable, PenstockError
 from penstock.event import Event, Shard
-from penstock.ports import EventMember
+from penstock.ports import Death, EventMember, ParkedFull
 from penstock.rules.ledger import Acks, Ledger
 
 ACKS_AT_ONCE: Final = 1000
 """Queued acks that are sent without waiting for the interval."""
+
+_AGAIN: Final = 0.5
+"""Seconds until what found no room among the parked is tried again."""
 
 
 class Settling:
@@ -34,6 +39,7 @@ class Settling:
         clock: for the pauses after failures.
         missed: told how many acks of a stream found nothing to ack.
         settled: called when there is room again.
+        most: events that the group may have parked.
     """
 
     def __init__(
@@ -44,17 +50,21 @@ class Settling:
         *,
         missed: Callable[[str, int], None],
         settled: Callable[[], None],
+        most: int = 0,
     ) -> None:
         self._ledger = ledger
         self._interval = interval
         self._clock = clock
         self._missed = missed
         self._settled = settled
-        self._backs: list[_HandBack] = []
+        self._most = most
+        self._backs: deque[_Back] = deque()
         self._send = asyncio.Event()
         self._unsure = 0
         self.sending = asyncio.Lock()
         self.acked = 0
+        self.buried = 0
+        self.full = False
 
     def ack(self, events: Iterable[Event[Any]]) -> None:
         """Queue acks; LeaseLost for those that are not held, after queueing the others."""
@@ -64,26 +74,27 @@ class Settling:
             if self._ledger.queued >= ACKS_AT_ONCE:
                 self.hurry()
 
-    def hand_back(self, events: Iterable[Event[Any]], delay: float, *, failed: bool) -> int:
-        """Queue the hand-back of those that are held; how many that were."""
+    def hand_back(
+        self, events: Iterable[Event[Any]], delay: float, *, company: int | None = None
+    ) -> int:
+        """Queue the hand-back of those that are held; how many that were.
+
+        *company*: of events that failed, see `ports.Page`; None: no failure is counted.
+        """
         released = self._ledger.release(events)
         for shard, ids in released.items():
-            self._backs.append(_HandBack(shard, ids, delay, failed))
+            self._backs.append(_Back(shard, ids, delay, company))
         self.hurry()
         return sum(map(len, released.values()))
 
-    def fail(self, events: Iterable[Event[Any]], delay: Callable[[int], float]) -> int:
-        """Queue the hand-back of events that failed, those of as many attempts due together.
-
-        *delay*: seconds by the attempts so far.
-        """
-        by_attempts: dict[int, list[Event[Any]]] = {}
-        for event in events:
-            by_attempts.setdefault(event.attempts, []).append(event)
-        return sum(
-            self.hand_back(some, delay(attempts), failed=True)
-            for attempts, some in by_attempts.items()
-        )
+    def bury(self, events: Iterable[Event[Any]], attempts: int, error: str, reason: str) -> int:
+        """Queue the dead letters of those that are held, all of *attempts* failures; how many."""
+        released = self._ledger.release(events)
+        for shard, ids in released.items():
+            deaths = [Death(entry_id, attempts, error, reason) for entry_id in ids]
+            self._backs.append(_Back(shard, ids, 0.0, None, deaths))
+        self.hurry()
+        return sum(map(len, released.values()))
 
     def hurry(self) -> None:
         """Send now, not at the interval."""
@@ -92,19 +103,28 @@ class Settling:
     def lose(self, stream: str) -> None:
         """The group of *stream* was lost: what is queued for it means nothing."""
         self._ledger.lose(stream)
-        self._backs = [back for back in self._backs if back.shard.stream != stream]
+        self._backs = deque(back for back in self._backs if back.shard.stream != stream)
+
+    def let_all_go(self) -> None:
+        """The member leaves: what failed is handed back whether there is room or not."""
+        self._most = 0
 
     async def flush(self, member: EventMember, *, acks: bool = True) -> None:
         """Send everything, and wait until it is confirmed; *acks* False: hand-backs alone.
 
+        What finds no room among the parked stays queued, which is no error.
+
         Raises:
             BackendError: what was not confirmed stays queued.
         """
+        errors: list[PenstockError] = []
         async with self.sending:
-            await self._send_backs(member)
             if acks:
-                await self._send_all_acks(member)
+                await self._send_all_acks(member, errors)
+            await self._send_backs(member, errors)
         self._settled()
+        if errors:
+            raise errors[0]
 
     async def run(self, member: EventMember, failed: Callable[[BaseException], None]) -> None:
         """Send at the interval, or as soon as there is much; until cancelled.
@@ -115,7 +135,7 @@ class Settling:
         told = ""
         while True:
             try:
-                async with asyncio.timeout(self._interval):
+                async with asyncio.timeout(_AGAIN if self.full else self._interval):
                     await self._send.wait()
             except TimeoutError:
                 pass
@@ -133,13 +153,19 @@ class Settling:
                 await self._clock.sleep(backoff.next())
                 self.hurry()
 
-    async def _send_all_acks(self, member: EventMember) -> None:
+    async def _send_all_acks(self, member: EventMember, errors: list[PenstockError]) -> None:
+        """Send the acks of each shard; one shard's failure is not the others' loss."""
         taken = deque(self._ledger.take_acks())
         try:
             while taken:
-                await self._send_acks(member, taken.popleft())
+                try:
+                    await self._send_acks(member, taken.popleft())
+                except BackendUnavailable:
+                    raise
+                except PenstockError as error:
+                    errors.append(error)
         finally:
-            for acks in taken:  # one shard's failure is not the others' loss
+            for acks in taken:
                 self._ledger.restore(acks)
 
     async def _send_acks(self, member: EventMember, acks: Acks) -> None:
@@ -159,23 +185,57 @@ class Settling:
         if missed := count - done - arrived:
             self._missed(acks.shard.stream, missed)
 
-    async def _send_backs(self, member: EventMember) -> None:
-        while self._backs:
-            shard, ids, delay, failed, tried = self._backs[0]
-            if tried:  # it may have arrived, and come again since: what is held stays
-                held = self._ledger.held_ids(shard)
-                ids = [entry_id for entry_id in ids if entry_id not in held]
-            self._backs[0] = self._backs[0]._replace(tried=True)
-            await member.park(shard, ids, delay, failed=failed)
-            self._ledger.returned(shard, ids)
-            del self._backs[0]
+    async def _send_backs(self, member: EventMember, errors: list[PenstockError]) -> None:
+        """Send what is queued, each once; what was not taken stays, in order."""
+        self.full = False
+        left: list[_Back] = []
+        try:
+            for _ in range(len(self._backs)):
+                back = self._untaken(self._backs[0])
+                self._backs[0] = back._replace(tried=True)
+                try:
+                    await self._send_back(member, back)
+                    self._ledger.returned(back.shard, back.ids)
+                except ParkedFull as full:
+                    self._ledger.returned(back.shard, full.kept)
+                    left.append(back._replace(ids=list(full.left)))
+                    self.full = True
+                except BackendUnavailable:
+                    raise
+                except PenstockError as error:
+                    left.append(back._replace(tried=True))
+                    errors.append(error)
+                self._backs.popleft()
+        finally:
+            self._backs.extendleft(reversed(left))
+
+    async def _send_back(self, member: EventMember, back: _Back) -> None:
+        if back.deaths:
+            self.buried += len(await member.bury(back.shard, back.deaths))
+            return
+        failed, company = back.company is not None, back.company or 0
+        most = self._most if failed else 0
+        await member.park(
+            back.shard, back.ids, back.delay, failed=failed, company=company, most=most
+        )
+
+    def _untaken(self, back: _Back) -> _Back:
+        """*back* without what is held: tried before, it may have arrived, and come again since."""
+        if not back.tried:
+            return back
+        held = self._ledger.held_ids(back.shard)
+        return back._replace(
+            ids=[entry_id for entry_id in back.ids if entry_id not in held],
+            deaths=[death for death in back.deaths if death.id not in held],
+        )
 
 
-class _HandBack(NamedTuple):
-    """Events to hand back."""
+class _Back(NamedTuple):
+    """Events to hand back, or to give up where there are `deaths`."""
 
     shard: Shard
     ids: list[bytes]
     delay: float
-    failed: bool
+    company: int | None
+    deaths: Sequence[Death] = ()
     tried: bool = False

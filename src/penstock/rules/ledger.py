@@ -14,7 +14,7 @@ Cost        per event: one dict entry in, one out. Hands are gone through now an
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -198,11 +198,15 @@ class Ledger:
         if self._hands and self._hands[0].since + self._hold <= now:
             self._look_through(now)
         due, self._due = self._due, []
-        return self._together(due)
+        return _together(due, self.in_hand)
 
     def in_hands(self) -> list[list[Event[Any]]]:
         """Everything that the program was given and has not settled, as `expired` has it."""
-        return self._together([*self._due, *self._hands])
+        self._hands = deque(
+            Hand(since, [e for e in events if self._is_held_since(e, since)], alone)
+            for since, events, alone in self._hands
+        )
+        return _together([*self._due, *self._hands], self.in_hand)
 
     def company(self, event: Event[Any]) -> int:
         """In whose company it may be handed out; 0: any."""
@@ -222,16 +226,6 @@ class Ledger:
         else:
             self._hands.append(Hand(now, list(events), alone))
 
-    def _together(self, hands: Iterable[Hand]) -> list[list[Event[Any]]]:
-        found: list[list[Event[Any]]] = []
-        for hand in hands:
-            held = [event for event in hand.events if self._is_held_since(event, hand.since)]
-            if hand.alone:
-                found += [[event] for event in held]
-            elif held:
-                found.append(held)
-        return found
-
     def _look_through(self, now: float) -> None:
         """Drop from the list of hands what is settled; set aside what was held too long."""
         kept: deque[Hand] = deque()
@@ -246,7 +240,7 @@ class Ledger:
         self._handed = sum(len(hand.events) for hand in kept)
         self._handed_bytes = sum(event.size for hand in kept for event in hand.events)
         if self._extended:  # only of what is still in a hand: an id may name another event later
-            held_ids = {id(event) for hand in (*kept, *self._due) for event in hand.events}
+            held_ids = {id(event) for hand in kept for event in hand.events}
             self._extended = {k: at for k, at in self._extended.items() if k in held_ids}
 
     def lapse(self, dropped: Iterable[Event[Any]]) -> None:
@@ -377,6 +371,18 @@ class Ledger:
 
 
 _origin = attrgetter("origin")
+
+
+def _together(hands: Iterable[Hand], held: Callable[[Event[Any]], bool]) -> list[list[Event[Any]]]:
+    """What is held of *hands*, in lists of what was handed out together."""
+    found: list[list[Event[Any]]] = []
+    for hand in hands:
+        some = [event for event in hand.events if held(event)]
+        if hand.alone:
+            found += [[event] for event in some]
+        elif some:
+            found.append(some)
+    return found
 
 
 def _refusal(events: Sequence[Event[Any]]) -> str:

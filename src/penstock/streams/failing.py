@@ -123,6 +123,7 @@ class Failures:
             if len(guilty) < len(held):  # it is known which of them it was
                 innocent = [event for event in held if event not in guilty]
                 self._settling.hand_back(innocent, 0.0)
+                self._await(innocent, 0.0)
         failing = guilty or held
         final = bool(guilty) or isinstance(error, Reject)
         self._open_or_not(failing[0], rejected=isinstance(error, Reject))

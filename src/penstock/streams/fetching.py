@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from penstock.clock import Backoff
 from penstock.errors import BackendUnavailable
-from penstock.event import Event, Shard
+from penstock.event import Event, Shard, Until
 from penstock.ports import EventMember, GroupVanished, MemberLapsed, Page
 from penstock.rules.filters import predicate
 from penstock.rules.ledger import Ledger
@@ -66,6 +66,7 @@ class Fetching(Generic[T]):
         self._sizer = FetchSizer(options.max_in_flight, options.max_in_flight_bytes)
         self._origins: dict[Shard, ShardOrigin] = {}
         self._pages: deque[Page] = deque()
+        self._idles = isinstance(options.until, Until) and options.until.kind == "idle"
         self._found_nothing = self._full = self._rested = False
         self.handles: dict[Shard, Stream[T]] = {}
         self.room = asyncio.Event()
@@ -247,16 +248,26 @@ class Fetching(Generic[T]):
         return origin
 
     async def _ended(self, member: EventMember, ending: Ending) -> bool:
-        """Whether all that this member was to read was handed out, and none is due again."""
+        """Whether all that this member was to read was handed out, and none is due again.
+
+        Not before the program asks for more: then it has told of its failures.
+        """
         if self._found_nothing:
             for shard, target in list(ending.targets.items()):
                 if await is_handed_out(self._client.backend, member, shard, target):
                     ending.passed(shard)
-        if not ending.reached():
-            return False
-        if self._failures.breaker.open:
-            return False
-        return not self._failures.waits_for(self._clock.monotonic(), _PATIENCE)
+        while ending.reached() and not self._failures.breaker.open:
+            if self._failures.waits_for(self._clock.monotonic(), _PATIENCE):
+                return False
+            if self._inbox.waiting and not len(self._inbox):
+                return True
+            if not ending.targets and self._idles:  # it counts from when the program has nothing
+                ending.busy()
+                return False
+            self._inbox.dry()
+            self.room.clear()
+            await self.room.wait()  # what was handed out may fail yet
+        return False
 
     def _in_flight(self) -> tuple[int, int]:
         return self._ledger.events + self._ledger.queued, self._ledger.bytes

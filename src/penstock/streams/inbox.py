@@ -46,7 +46,7 @@ class Inbox(Generic[T]):
         self._most = sys.maxsize
         self._events: deque[T] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
-        self._ended = False
+        self._ended = self._dry = False
         self._error: BaseException | None = None
         self._last_word: BaseException | None = None
         self._streak = 0
@@ -73,7 +73,14 @@ class Inbox(Generic[T]):
         if company:
             self._company.update(company)
         self._events.extend(events)
+        self._dry = False
         self._wake(len(self._events))
+
+    def dry(self) -> None:
+        """Nothing more is to be expected for now: a batch that waits to be full is let go."""
+        if not self._dry:
+            self._dry = True
+            self._wake(len(self._waiters))
 
     def let_out(self, most: int | None) -> None:
         """Hand out at most so many events at once from now on; 0: none; None: any number."""
@@ -146,10 +153,10 @@ class Inbox(Generic[T]):
         await asyncio.sleep(0)
         await self._filled()
         size = min(size, self._most or 1)
-        if len(self._events) < size and within > 0 and not self._ended and not self._company:
+        if len(self._events) < size and within > 0 and not self._full_enough():
             try:
                 async with asyncio.timeout(within):
-                    while 0 < len(self._events) < size and not self._ended:
+                    while 0 < len(self._events) < size and not self._full_enough():
                         await self._wait()
             except TimeoutError:
                 pass
@@ -207,6 +214,10 @@ class Inbox(Generic[T]):
         if events:
             self._taken(events)
         return events
+
+    def _full_enough(self) -> bool:
+        """Whether it does not help to wait for a fuller batch."""
+        return self._ended or self._dry or bool(self._company)
 
     def _in_company(self, most: int) -> int:
         """How many of the next *most* may go together; they leave their company."""

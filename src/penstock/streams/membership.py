@@ -276,8 +276,7 @@ class Membership(Generic[T]):
         self._fetching.room.set()
 
     def _on_asked(self) -> None:
-        if self._fetching.resting:
-            self._fetching.asked()
+        self._fetching.asked()
 
     def _on_settled(self) -> None:
         self._fetching.room.set()

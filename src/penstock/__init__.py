@@ -38,10 +38,12 @@ from penstock.errors import (
     Reject,
     RetryLater,
     StageError,
+    StreamFull,
     SubscriptionCancelled,
 )
 from penstock.event import END, NEWEST, OLDEST, Event, Position, after, at, idle
 from penstock.pipeline import App, AppOutcome, AppTest, HandlerStatistics
+from penstock.rules.retention import Retention
 from penstock.rules.retry import Retry
 from penstock.signals import Signal
 from penstock.streams.blocking import BlockingClient, blocking
@@ -85,11 +87,13 @@ __all__ = [
     "Reader",
     "Receipt",
     "Reject",
+    "Retention",
     "Retry",
     "RetryLater",
     "Signal",
     "StageError",
     "Stream",
+    "StreamFull",
     "SubscriptionCancelled",
     "Writer",
     "__version__",

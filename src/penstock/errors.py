@@ -69,6 +69,10 @@ class BackendRejected(BackendError):
     """Refused: credentials, rights, wrong type of key, missing command, out of memory."""
 
 
+class StreamFull(BackendRejected):
+    """The stream holds as many events as its retention allows (`cap`); nothing was stored."""
+
+
 class NotFound(BackendError):
     """There is no such stream or group."""
 
@@ -149,7 +153,16 @@ class PayloadTooLarge(PenstockError):
 
 
 class ConflictError(PenstockError):
-    """An expected position or id did not hold; nothing was stored."""
+    """An expected position or id did not hold; nothing was stored.
+
+    Attributes:
+        position: what stands there instead: the newest position of the shard, or that of the
+            event which has the id; ``None`` where there is none.
+    """
+
+    def __init__(self, message: str, *, position: tuple[int, ...] | None = None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class EncodeError(PenstockError):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from penstock.event import Position, Shard
+from penstock.rules.retention import Retention
 
 
 class Features(NamedTuple):
@@ -36,6 +37,7 @@ class StreamInfo(NamedTuple):
 
     `length` and `added` count events over all shards; `oldest` and `newest` are by shard,
     None where a shard is empty. `bytes` is the backend's own estimate, None if it has none.
+    `delayed` events wait for their time, and are not in the stream yet.
     """
 
     name: str
@@ -46,6 +48,8 @@ class StreamInfo(NamedTuple):
     newest: tuple[Position | None, ...]
     groups: int
     bytes: int | None = None
+    delayed: int = 0
+    retention: Retention | None = None
 
 
 class MemberInfo(NamedTuple):

@@ -37,6 +37,9 @@ from penstock.info import Marks as Marks
 from penstock.info import MemberInfo as MemberInfo
 from penstock.info import PendingInfo as PendingInfo
 from penstock.info import StreamInfo as StreamInfo
+from penstock.rules.retention import Retention as Retention
+from penstock.rules.terms import Stored as Stored
+from penstock.rules.terms import Terms as Terms
 from penstock.shard_ports import Along as Along
 from penstock.shard_ports import Burial as Burial
 from penstock.shard_ports import Ownership as Ownership
@@ -89,6 +92,17 @@ class Log(Protocol):
         """Remove single entries; how many there were."""
         ...
 
+    async def tend(self, stream: str) -> Tended:
+        """Move what is due into the stream; say what is to be kept of it.
+
+        Called by and by by every client that has the stream open; cancelled: some was moved.
+        """
+        ...
+
+    async def retain(self, stream: str, retention: Retention | None) -> bool:
+        """Keep so much of the stream from now on; False if there is none, or it has no marks."""
+        ...
+
     async def destroy(self, stream: str) -> bool:
         """Remove the stream with its groups and everything kept for it; False if there was none."""
         ...
@@ -99,12 +113,34 @@ class Log(Protocol):
 
 
 class AppendOptions(NamedTuple):
-    """How a session appends. `timeout`: seconds that a batch may go without an outcome."""
+    """How a session appends.
+
+    `timeout`: seconds that a batch may go without an outcome. `window`: seconds for which the ids
+    of terms are compared. `retention`: stored with a new stream, in its stored form.
+    """
 
     idempotent: bool = True
     timeout: float = 30.0
     foreign: bool = False
     only_if_exists: bool = False
+    window: float = 300.0
+    retention: str = ""
+
+
+class Tended(NamedTuple):
+    """What a look at a stream brought, and found.
+
+    `moved` events came due; the next one does in `wait` seconds (None: none waits). `retention`
+    is told to one client at a time, which is to keep it, with the server's time (seconds since
+    1970); `dropped` events went at the cap since the last look.
+    """
+
+    shards: int = 1
+    moved: int = 0
+    wait: float | None = None
+    retention: Retention | None = None
+    time: float = 0.0
+    dropped: int = 0
 
 
 class TrimTo(NamedTuple):
@@ -120,9 +156,16 @@ class Appender(Protocol):
     """One ordered session of appends to one shard."""
 
     def submit(
-        self, batch: Sequence[Fields], timeout: float | None = None
-    ) -> asyncio.Future[Sequence[Position]]:
+        self,
+        batch: Sequence[Fields],
+        timeout: float | None = None,
+        terms: Mapping[int, Terms] | None = None,
+    ) -> asyncio.Future[Sequence[Stored]]:
         """Hand over *batch*, without waiting; the future has the positions once it is stored.
+
+        *terms*, by index: what single events ask beyond that. One whose terms do not hold is not
+        stored, and has a ConflictError in the place of its position; one that waits for its time
+        has None there.
 
         Batches are stored in the order of the calls, each at most once. The future fails with
         BackendError (nothing of it stored) or OutcomeUnknown; then every batch behind it that was

@@ -261,7 +261,7 @@ async def test_a_bad_name_is_refused_by_the_client_before_anything_is_asked(clie
             client.stream(name)
     with pytest.raises(ConfigError, match="at least 1, got 0"):
         client.stream("orders", shards=0)
-    with pytest.raises(ConfigError, match="one key, got shards=4"):
+    with pytest.raises(ConfigError, match="one key without marks, got shards=4"):
         client.stream("orders", shards=4, foreign=True)
     with pytest.raises(ConfigError, match="'pickle'"):
         await client.stream("orders", codec="pickle").append({"n": 1})

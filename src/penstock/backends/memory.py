@@ -40,7 +40,11 @@ from penstock.ports import (
     MemberOptions,
     PendingInfo,
     RawEntry,
+    Retention,
+    Stored,
     StreamInfo,
+    Tended,
+    Terms,
     TrimTo,
 )
 
@@ -73,6 +77,7 @@ class MemoryBackend(MemoryLetters):
     async def describe(self, stream: str) -> StreamInfo | None:
         """The stream as it stands, or None if there is none."""
         with self._open_store.lock:
+            self._place.store.expire(stream, self._place.clock.time())
             stored = self._place.store.streams.get(stream)
             if stored is None:
                 return None
@@ -87,6 +92,8 @@ class MemoryBackend(MemoryLetters):
                 oldest=tuple(Position(log.keys[0]) if log.keys else None for log in logs),
                 newest=tuple(Position(log.keys[-1]) if log.keys else None for log in logs),
                 groups=len(groups | stored.shard_groups.keys()),
+                delayed=sum(log.extras.delayed for log in logs),
+                retention=stored.retention,
             )
 
     async def appender(self, shard: Shard, marks: Marks, options: AppendOptions) -> MemoryAppender:
@@ -139,6 +146,20 @@ class MemoryBackend(MemoryLetters):
         with self._open_store.lock:
             log = self._place.store.log(shard)
             return log.remove(padded(position, 0) for position in positions) if log else 0
+
+    async def tend(self, stream: str) -> Tended:
+        """Move what is due into the stream; say what is to be kept of it."""
+        with self._open_store.lock:
+            return self._place.store.tend(stream, self._place.clock.time())
+
+    async def retain(self, stream: str, retention: Retention | None) -> bool:
+        """Keep so much of the stream from now on; False if there is none, or it has no marks."""
+        with self._open_store.lock:
+            stored = self._place.store.streams.get(stream)
+            if stored is None or stored.marks is None:
+                return False
+            stored.keep(retention, self._place.clock.time())
+            return True
 
     async def destroy(self, stream: str) -> bool:
         """Remove the stream with its groups and everything kept for it; False if there was none."""
@@ -256,7 +277,8 @@ class MemoryAppender:
         self,
         batch: Sequence[Fields],
         timeout: float | None = None,
-    ) -> asyncio.Future[Sequence[Position]]:
+        terms: Mapping[int, Terms] | None = None,
+    ) -> asyncio.Future[Sequence[Stored]]:
         """Store *batch*, whole, before this returns; the future is already resolved.
 
         The future fails with ConfigError (other marks were stored meanwhile, or a field is none),
@@ -267,10 +289,12 @@ class MemoryAppender:
         """
         if self._closed:
             raise ClosedError(f"the appender of {self._shard.stream!r} was closed")
-        future: asyncio.Future[Sequence[Position]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Sequence[Stored]] = asyncio.get_running_loop().create_future()
         store, now = self._place.store, self._place.clock.time()
         try:
-            future.set_result(store.append(self._shard, self._marks, self._options, batch, now))
+            future.set_result(
+                store.append(self._shard, self._marks, self._options, batch, now, terms)
+            )
         except PenstockError as error:
             future.set_exception(error)
         return future

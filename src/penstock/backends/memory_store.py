@@ -14,20 +14,30 @@ Source      Redis' stream ids, XADD: milliseconds-sequence, never below the last
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import itertools
 import math
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from penstock.backends.memory_bell import Bell
+from penstock.backends.memory_terms import Extras
 from penstock.clock import Clock
-from penstock.errors import BackendRejected, ConfigError, NotFound
+from penstock.errors import BackendRejected, ConfigError, NotFound, StreamFull
 from penstock.event import Position, PositionRun, Shard, Start
 from penstock.observers import Observers
-from penstock.ports import AppendOptions, Fields, Marks, RawEntry, TrimTo
+from penstock.ports import (
+    AppendOptions,
+    Fields,
+    Marks,
+    RawEntry,
+    Retention,
+    Stored,
+    Tended,
+    Terms,
+    TrimTo,
+)
 from penstock.rules.gaps import LogState
 
 if TYPE_CHECKING:
@@ -58,27 +68,66 @@ class Store:
     def made(self, shard: Shard) -> StoredLog:
         """The log of *shard*, made if need be."""
         stream = self.streams.setdefault(shard.stream, StoredStream())
-        return stream.logs.setdefault(shard.index, StoredLog())
+        return stream.logs.setdefault(shard.index, StoredLog(shard.stream))
 
-    def append(
+    def append(  # noqa: PLR0917 - what an appender knows
         self,
         shard: Shard,
         marks: Marks,
         options: AppendOptions,
         batch: Sequence[Fields],
         now: float,
-    ) -> PositionRun:
-        """Store *batch*, all of it or nothing, and ring for whoever waits for it."""
+        terms: Mapping[int, Terms] | None = None,
+    ) -> Sequence[Stored]:
+        """Store *batch*, all of it or nothing but for its terms; ring for whoever waits for it."""
         rows = [as_stored(fields, shard.stream) for fields in batch]
         with self.lock:
+            self.expire(shard.stream, now)
             self.admit(shard, marks, options)
             log = self.made(shard)
             stream = self.streams[shard.stream]
             if stream.marks is None and not stream.added and not options.foreign:
                 stream.marks = marks
-            run = log.append(rows, int(now * 1000))
+            if options.retention and stream.retention is None:
+                stream.keep(Retention.read(options.retention), now)
+            stream.make_room(log, len(rows))
+            if terms:
+                stored = log.extras.append(log, rows, terms, options.window, now)
+            else:
+                stored = log.append(rows, int(now * 1000))
+            stream.keep_within(log, now)
             self.ring(shard)
-        return run
+        return stored
+
+    def tend(self, stream: str, now: float) -> Tended:
+        """Move what is due; see `ports.Log.tend`."""
+        self.expire(stream, now)
+        stored = self.streams.get(stream)
+        if stored is None:
+            return Tended(time=now)
+        moved = 0
+        for index, log in stored.logs.items():
+            if came := log.extras.move(log, now, stored.room(log)):
+                stored.keep_within(log, now)
+                self.ring(Shard(stream, index, stored.marks.shards if stored.marks else 1))
+                moved += came
+        waits = [log.extras.due_in(now) for log in stored.logs.values()]
+        dropped, stored.dropped = stored.dropped, 0
+        return Tended(
+            shards=stored.marks.shards if stored.marks else 1,
+            moved=moved,
+            wait=min((wait for wait in waits if wait is not None), default=None),
+            retention=stored.retention,
+            time=now,
+            dropped=dropped,
+        )
+
+    def expire(self, stream: str, now: float) -> None:
+        """Let a stream go whose time is over."""
+        stored = self.streams.get(stream)
+        if stored is not None and stored.ends is not None and now >= stored.ends:
+            del self.streams[stream]
+            self.ring_all(stream)
 
     def admit(self, shard: Shard, marks: Marks, options: AppendOptions) -> None:
         """Raise what keeps such an appender from *shard*."""
@@ -91,7 +140,15 @@ class Store:
                 verb="append",
                 key=shard.stream,
             )
-        if stream is None or stream.marks is None or options.foreign or stream.marks == marks:
+        if stream is None or stream.marks is None or options.foreign:
+            return
+        kept = Retention.read(options.retention)
+        if kept is not None and stream.retention not in (None, kept):
+            raise ConfigError(
+                f"stream {shard.stream!r} has the retention {stream.retention}, got {kept}; leave "
+                f"it out to adopt that, or change it with stream.set_retention()"
+            )
+        if stream.marks == marks:
             return
         raise ConfigError(
             f"stream {shard.stream!r} is stored with {stream.marks}, got {marks}; "
@@ -130,11 +187,49 @@ class StoredStream:
         self.marks: Marks | None = None
         self.logs: dict[int, StoredLog] = {}
         self.shard_groups: dict[str, ShardGroup] = {}
+        self.retention: Retention | None = None
+        self.ends: float | None = None
+        self.dropped = 0
 
     @property
     def added(self) -> int:
         """How many events were ever appended."""
         return sum(log.added for log in self.logs.values())
+
+    def keep(self, retention: Retention | None, now: float) -> None:
+        """Keep so much from *now* on."""
+        self.retention = retention
+        ttl = None if retention is None else retention.ttl
+        self.ends = None if ttl is None else now + ttl
+
+    def room(self, log: StoredLog) -> int:
+        """How many events may still come before the cap refuses them."""
+        keep = self.retention
+        if keep is None or keep.cap is None or keep.at_cap == "drop-oldest":
+            return LAST_SEQUENCE
+        return max(0, keep.cap - len(log.keys))
+
+    def make_room(self, log: StoredLog, coming: int) -> None:
+        """Raise StreamFull if the cap refuses so many events."""
+        if coming > self.room(log):
+            assert self.retention is not None
+            raise StreamFull(
+                f"stream {log.stream!r} must hold at most {self.retention.cap} events (its "
+                f"retention's cap), and has no room for {coming} more",
+                backend="memory",
+                verb="append",
+                key=log.stream,
+            )
+
+    def keep_within(self, log: StoredLog, now: float) -> None:
+        """After an append: drop what is over the cap; count a sliding end anew."""
+        keep = self.retention
+        if keep is None:
+            return
+        if keep.cap is not None and keep.at_cap == "drop-oldest":
+            self.dropped += log.trim(TrimTo(keep.cap, acked_only=False), iter(()))
+        if keep.ttl is not None and keep.sliding:
+            self.ends = now + keep.ttl
 
 
 class StoredLog:
@@ -143,7 +238,8 @@ class StoredLog:
     `dead` are the letters of each group, `replays` what it was handed back of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream: str = "") -> None:
+        self.stream = stream
         self.keys: list[Key] = []
         self.entries: list[RawEntry] = []
         self.last: Key = ZERO
@@ -152,6 +248,7 @@ class StoredLog:
         self.event_groups: dict[str, EventGroup] = {}
         self.dead: dict[str, StoredLog] = {}
         self.replays: dict[str, StoredLog] = {}
+        self.extras = Extras()
 
     def append(self, rows: Sequence[list[bytes]], now: int) -> PositionRun:
         """Add *rows* behind the last entry; *now* in milliseconds since 1970."""
@@ -225,43 +322,6 @@ class Place(NamedTuple):
     observers: Observers
 
 
-class Bell:
-    """Wakes one waiter, from whatever thread; belongs to the loop that it was made in."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-
-    def ring(self) -> None:
-        """Wake the waiter, or let its next wait return at once."""
-        if self._event.is_set():
-            return
-        if running_loop() is self._loop:
-            self._event.set()
-        else:
-            with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits there
-                self._loop.call_soon_threadsafe(self._event.set)
-
-    def clear(self) -> None:
-        """Begin to listen: what is rung from here on ends the next wait."""
-        self._event.clear()
-
-    async def wait(self, clock: Clock, seconds: float) -> None:
-        """Return when rung, or after *seconds*; cancellable, and leaves nothing behind."""
-        if seconds <= 0:
-            await asyncio.sleep(0)
-            return
-        if math.isinf(seconds):
-            await self._event.wait()
-            return
-        alarm = self._loop.create_task(_sleep(clock, seconds))
-        alarm.add_done_callback(lambda _: self._event.set())
-        try:
-            await self._event.wait()
-        finally:
-            alarm.cancel()
-
-
 _stores: dict[str, Store] = {}
 _stores_lock = threading.Lock()
 
@@ -317,14 +377,6 @@ def as_stored(fields: Fields, stream: str) -> list[bytes]:
     return [part if type(part) is bytes else _part_as_bytes(part) for part in fields]
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The loop that runs in this thread, if any."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def _part_as_bytes(part: str | bytes | float) -> bytes:
     match part:
         case bytes():
@@ -339,7 +391,3 @@ def _part_as_bytes(part: str | bytes | float) -> bytes:
             raise ConfigError(
                 f"a field must be str, bytes, int or float, got {type(part).__name__}"
             )
-
-
-async def _sleep(clock: Clock, seconds: float) -> None:
-    await clock.sleep(seconds)

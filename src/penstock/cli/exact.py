@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from penstock import ConfigError, PayloadTooLarge, PenstockError, Position, Stream
-from penstock.ports import Appender, AppendOptions
+from penstock import ConfigError, PayloadTooLarge, PenstockError, Stream
+from penstock.ports import Appender, AppendOptions, Stored
 
 BATCH_EVENTS: Final = 500
 """Events of a batch: the same as a writer's."""
@@ -35,7 +35,7 @@ class ExactWriter:
         self._appender: Appender | None = None
         self._batch: list[list[Any]] = []
         self._size = 0
-        self._flying: set[asyncio.Future[Sequence[Position]]] = set()
+        self._flying: set[asyncio.Future[Sequence[Stored]]] = set()
         self._error: BaseException | None = None
         self.sent = self.stored = 0
 
@@ -120,7 +120,7 @@ class ExactWriter:
         self._flying.add(future)
         future.add_done_callback(lambda done: self._on_done(len(batch), done))
 
-    def _on_done(self, count: int, future: asyncio.Future[Sequence[Position]]) -> None:
+    def _on_done(self, count: int, future: asyncio.Future[Sequence[Stored]]) -> None:
         self._flying.discard(future)
         error = future.exception()
         if error is None:

@@ -90,7 +90,7 @@ class BlockingStream(Generic[T]):
         """The stream's name."""
         return self._stream.name
 
-    def append(self, value: T, **options: Any) -> Position:
+    def append(self, value: T, **options: Any) -> Position | None:
         """Append one event; arguments and errors as for `Stream.append`."""
         return self._loop.run(self._stream.append(value, **options))
 

@@ -20,7 +20,7 @@ from penstock.codecs import Codec
 from penstock.errors import ClosedError, ConfigError
 from penstock.event import NEWEST, Position, Shard, Start, Until
 from penstock.observers import Observers
-from penstock.ports import AppendOptions, Marks
+from penstock.ports import AppendOptions, Marks, Retention
 from penstock.rules.filters import Where
 from penstock.signals import Observer
 from penstock.streams.group import Group
@@ -28,10 +28,12 @@ from penstock.streams.group_options import Acks, GroupKeywords, GroupOptions
 from penstock.streams.group_reader import GroupReader
 from penstock.streams.lane import Lane
 from penstock.streams.names import check_label, check_stream, check_streams
-from penstock.streams.opening import Opened, open_backend
+from penstock.streams.opening import Opened, open_backend, with_options
 from penstock.streams.reader import Reader
 from penstock.streams.stream import Stream
-from penstock.url import Url, check_database, parse_url, taken_by
+from penstock.streams.stream_options import StreamKeywords, check_options
+from penstock.streams.tending import Tender
+from penstock.url import Url, parse_url
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -100,7 +102,7 @@ def connect(
         "sentinel_user": sentinel_user,
         "sentinel_password": sentinel_password,
     }
-    parsed = _with_options(parse_url(text), {k: v for k, v in given.items() if v is not None})
+    parsed = with_options(parse_url(text), {k: v for k, v in given.items() if v is not None})
     observers = Observers([observer] if callable(observer) else observer)
     return Client(parsed, observers, clock or SystemClock(), max_event_bytes)
 
@@ -117,6 +119,7 @@ class Client:
         self._lanes: dict[tuple[Shard, Marks, AppendOptions], Lane] = {}
         self._opening = asyncio.Lock()
         self._open: WeakSet[Closable] = WeakSet()
+        self.tender = Tender(self)
         self._process = os.getpid()
         self._closed = False
 
@@ -177,9 +180,7 @@ class Client:
         *,
         type: type[T],
         codec: Codec[T] | None = None,
-        layout: str | None = None,
-        shards: int | None = None,
-        foreign: bool = False,
+        **options: Unpack[StreamKeywords],
     ) -> Stream[T]: ...
     @overload
     def stream(
@@ -188,9 +189,7 @@ class Client:
         *,
         type: Any = None,
         codec: Codec[Any] | str | None = None,
-        layout: str | None = None,
-        shards: int | None = None,
-        foreign: bool = False,
+        **options: Unpack[StreamKeywords],
     ) -> Stream[Any]: ...
     def stream(
         self,
@@ -201,6 +200,8 @@ class Client:
         layout: str | None = None,
         shards: int | None = None,
         foreign: bool = False,
+        dedupe_window: float = 300.0,
+        retention: Retention | None = None,
     ) -> Stream[Any]:
         """A handle on the stream *name*; nothing is read or written yet.
 
@@ -212,15 +213,18 @@ class Client:
             layout: ``"fields"`` or ``"value"``; None: as stored, else by type.
             shards: how many logs the stream is split into by key; None: as stored, else 1.
             foreign: take any existing key that others made.
+            dedupe_window: seconds for which the ids that this handle appends are compared;
+                0: they are kept with the events, and not compared.
+            retention: how much of it is kept; stored with the stream, and adopted by handles that
+                leave it out. None: as stored, else everything.
 
         Raises:
             ConfigError: a name that may not be, or shards that the backend does not offer.
         """
         check_stream(name, foreign=foreign)
-        if shards is not None and shards < 1:
-            raise ConfigError(f"shards must be at least 1, got {shards}")
-        if (shards or 1) > 1 and foreign:
-            raise ConfigError(f"a foreign stream is one key, got shards={shards}; leave it out")
+        check_options(
+            shards=shards, foreign=foreign, dedupe_window=dedupe_window, retention=retention
+        )
         if (shards or 1) > 1 and not self.backend.features.shards:
             raise ConfigError(
                 f"{self.url.scheme}:// does not offer sharded streams yet, got shards={shards}"
@@ -233,6 +237,8 @@ class Client:
             layout=layout,
             shards=shards,
             foreign=foreign,
+            dedupe_window=dedupe_window,
+            retention=retention,
         )
         return stream
 
@@ -335,6 +341,7 @@ class Client:
         An embedded server is let go.
         """
         self._closed = True
+        await self.tender.aclose()
         for one in list(self._open):
             await one.aclose()
         while self._lanes:
@@ -346,6 +353,12 @@ class Client:
     def opened(self, one: Closable) -> None:
         """*one* (a reader, group or writer) is open, and is to be closed with the client."""
         self._open.add(one)
+        self.tender.begin()
+
+    @property
+    def open_streams(self) -> set[str]:
+        """The names of the streams that readers, groups and writers have open now."""
+        return {name for one in list(self._open) for name in one.open_streams}
 
     async def lane(self, shard: Shard, marks: Marks, options: AppendOptions) -> Lane:
         """The lane of single appends to *shard*, shared by all handles; opened once."""
@@ -365,20 +378,11 @@ class Client:
 class Closable(Protocol):
     """What a client closes before itself."""
 
+    @property
+    def open_streams(self) -> Iterable[str]:
+        """The names of the streams that it works on; none once it is closed."""
+        ...
+
     async def aclose(self) -> None:
         """Close."""
         ...
-
-
-def _with_options(url: Url, given: dict[str, str]) -> Url:
-    from msgspec.structs import replace
-
-    if wrong := set(given) - set(taken_by(url.scheme)):
-        raise ConfigError(f"{url.scheme}:// takes no {', '.join(sorted(wrong))}")
-    check_database(given.get("db", "0"))
-    return replace(
-        url,
-        user=given.get("user", url.user),
-        password=given.get("password", url.password),
-        options={**url.options, **{k: v for k, v in given.items() if k != "password"}},
-    )

@@ -48,7 +48,8 @@ class GroupReader(Generic[T]):
         self.name = name
         self._client = client
         self._streams = list(streams)
-        self._entered = False
+        self._names = {stream.name for stream in streams}
+        self._entered = self._left = False
         self._options = options
         self._work: GroupWork[T] = _work(client, name, self._streams, options)
 
@@ -56,6 +57,11 @@ class GroupReader(Generic[T]):
     def member(self) -> str:
         """This member's name."""
         return self._work.name
+
+    @property
+    def open_streams(self) -> set[str]:
+        """The names of the streams that it shares; none once it has left."""
+        return set() if self._left else set(self._names)
 
     @property
     def opened(self) -> bool:
@@ -82,6 +88,7 @@ class GroupReader(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._left = True
         await self._work.close(error, quiet=error is not None)
 
     def __aiter__(self) -> AsyncIterator[Event[T]]:
@@ -136,6 +143,7 @@ class GroupReader(Generic[T]):
             ClosedError: the group is not open.
         """
         await self._work.add_stream(stream)
+        self._names.add(stream.name)
 
     async def remove_stream(self, stream: Stream[T]) -> None:
         """Share the events of *stream* no more: hand back, uncounted, all that is not acked.
@@ -148,6 +156,7 @@ class GroupReader(Generic[T]):
             ClosedError: the group is not open.
         """
         await self._work.remove_stream(stream)
+        self._names.discard(stream.name)
 
     async def stop(self) -> None:
         """Take nothing more: the iteration ends, and what was not yielded is handed back at once.
@@ -186,6 +195,7 @@ class GroupReader(Generic[T]):
 
     async def aclose(self) -> None:
         """Leave: send queued acks, hand back the rest uncounted. The same as leaving the block."""
+        self._left = True
         await asyncio.shield(self._work.close(None, quiet=False))
 
     def __repr__(self) -> str:

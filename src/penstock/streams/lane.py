@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from penstock.errors import BackendUnavailable, OutcomeUnknown, PenstockError
 from penstock.event import Position
-from penstock.ports import Appender
+from penstock.ports import Appender, Stored, Terms
 
 BATCH_EVENTS: Final = 500
 """Events of a batch: about a millisecond of the server's time, so that nobody else waits long."""
@@ -23,8 +23,18 @@ BATCH_EVENTS: Final = 500
 BATCH_BYTES: Final = 256 * 1024
 """Bytes of a batch: what a local socket takes in a few writes."""
 
-Done = Callable[[int, int, "asyncio.Future[Sequence[Position]]", "list[Receipt]"], None]
-"""Told of a batch: its events, its bytes, the future with its outcome, and its receipts."""
+
+class Batched(NamedTuple):
+    """A batch that has an outcome: its events, its bytes, the future, and its receipts by index."""
+
+    events: int
+    size: int
+    future: asyncio.Future[Sequence[Stored]]
+    receipts: list[tuple[int, Receipt]]
+
+
+Done = Callable[[Batched], None]
+"""Told of a batch."""
 
 
 class Lane:
@@ -43,7 +53,8 @@ class Lane:
         self._scheduled = False
         self._timeout: float | None = None
         self._receipts: list[tuple[int, Receipt]] = []
-        self.flying: set[asyncio.Future[Sequence[Position]]] = set()
+        self._terms: dict[int, Terms] = {}
+        self.flying: set[asyncio.Future[Sequence[Stored]]] = set()
 
     @property
     def appender(self) -> Appender:
@@ -56,6 +67,7 @@ class Lane:
         size: int,
         receipt: Receipt | None = None,
         timeout: float | None = None,
+        terms: Terms | None = None,
     ) -> None:
         """Put an event in; it is submitted within this turn of the event loop.
 
@@ -66,6 +78,8 @@ class Lane:
             self._timeout = max(self._timeout or 0.0, timeout)
         if receipt is not None:
             self._receipts.append((len(self._entries), receipt))
+        if terms is not None:
+            self._terms[len(self._entries)] = terms
         self._entries.append(fields)
         self._size += size
         if len(self._entries) >= BATCH_EVENTS or self._size >= BATCH_BYTES:
@@ -82,31 +96,31 @@ class Lane:
         receipts, self._receipts = self._receipts, []
         size, self._size = self._size, 0
         timeout, self._timeout = self._timeout, None
+        terms, self._terms = self._terms, {}
         try:
-            future = self._appender.submit(entries, timeout)
+            if terms:
+                future = self._appender.submit(entries, timeout, terms)
+            else:
+                future = self._appender.submit(entries, timeout)
         except Exception as error:  # noqa: BLE001 - told like any outcome: whoever waits must hear
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
         self.flying.add(future)
-        future.add_done_callback(lambda done: self._on_done(len(entries), size, receipts, done))
+        count = len(entries)
+        future.add_done_callback(lambda done: self._on_done(Batched(count, size, done, receipts)))
 
     def _on_turn(self) -> None:
         self._scheduled = False
         self.submit()
 
-    def _on_done(
-        self,
-        count: int,
-        size: int,
-        receipts: list[tuple[int, Receipt]],
-        future: asyncio.Future[Sequence[Position]],
-    ) -> None:
+    def _on_done(self, batch: Batched) -> None:
+        future = batch.future
         self.flying.discard(future)
         error = future.exception()
-        for index, receipt in receipts:
+        for index, receipt in batch.receipts:
             receipt.resolve(future.result()[index] if error is None else error)
         if self._done is not None:
-            self._done(count, size, future, [receipt for _, receipt in receipts])
+            self._done(batch)
 
 
 class Receipt:
@@ -115,7 +129,7 @@ class Receipt:
     __slots__ = ("_future", "taken")
 
     def __init__(self) -> None:
-        self._future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.taken = False
 
     def __await__(self) -> Generator[Any, Any, Position]:
@@ -126,6 +140,7 @@ class Receipt:
         Raises:
             BackendError: it was not stored.
             OutcomeUnknown: nobody knows whether it was.
+            ConflictError: its id stands for another content; it was not stored.
         """
         self.taken = True
         return asyncio.shield(self._future).__await__()
@@ -134,7 +149,7 @@ class Receipt:
         """Whether the outcome is there."""
         return self._future.done()
 
-    def resolve(self, outcome: Position | BaseException) -> None:
+    def resolve(self, outcome: Position | BaseException | None) -> None:
         """Set the outcome; for the lane alone."""
         if self._future.done():
             return

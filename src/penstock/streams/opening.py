@@ -12,10 +12,12 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from penstock.clock import Clock
 from penstock.errors import ConfigError
 from penstock.observers import Observers
-from penstock.url import Url
+from penstock.url import Url, check_database, taken_by
 
 if TYPE_CHECKING:
     from penstock.backends.embedded import EmbeddedServer
@@ -57,6 +59,23 @@ async def open_backend(url: Url, clock: Clock, observers: Observers) -> Opened:
     if url.scheme == "embedded":
         return await _open_embedded(url, clock, observers)
     return Opened(await _open_redis(url, "", clock, observers))
+
+
+def with_options(url: Url, given: dict[str, str]) -> Url:
+    """*url* with the keywords of `connect`, which win.
+
+    Raises:
+        ConfigError: an option that this scheme does not take.
+    """
+    if wrong := set(given) - set(taken_by(url.scheme)):
+        raise ConfigError(f"{url.scheme}:// takes no {', '.join(sorted(wrong))}")
+    check_database(given.get("db", "0"))
+    return replace(
+        url,
+        user=given.get("user", url.user),
+        password=given.get("password", url.password),
+        options={**url.options, **{k: v for k, v in given.items() if k != "password"}},
+    )
 
 
 def _open_memory(url: Url, clock: Clock, observers: Observers) -> Opened:

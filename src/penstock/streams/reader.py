@@ -62,6 +62,11 @@ class Reader(Generic[T]):
         return list(self._streams.values())
 
     @property
+    def open_streams(self) -> list[str]:
+        """The names of the streams that it reads; none once it is closed."""
+        return [] if self._closed else list(self._streams)
+
+    @property
     def position(self) -> str:
         """How far has been read, over all streams and shards, as a text to keep.
 

@@ -22,10 +22,11 @@ from penstock.errors import (
     OutcomeUnknown,
 )
 from penstock.event import NEWEST, Position, Start, Until
-from penstock.ports import Appender, AppendOptions
+from penstock.ports import Appender, AppendOptions, Retention, StreamInfo
 from penstock.rules.filters import Where
 from penstock.rules.partition import shard_of
 from penstock.streams.administration import Administration
+from penstock.streams.asked import AppendKeywords, Asked
 from penstock.streams.format import Format, choose, make_meta
 from penstock.streams.lane import BATCH_EVENTS, Lane, Receipt, too_late
 from penstock.streams.writer import MAX_PENDING, MAX_PENDING_BYTES, Writer
@@ -61,8 +62,12 @@ class Stream(Administration[T]):
         layout: str | None = None,
         shards: int | None = None,
         foreign: bool = False,
+        dedupe_window: float = 300.0,
+        retention: Retention | None = None,
     ) -> None:
         super().__init__(client, name)
+        self._window = dedupe_window
+        self._retention = self._wanted_retention = retention
         self._type = type
         self._codec = codec
         self._layout = layout
@@ -82,6 +87,16 @@ class Stream(Administration[T]):
         """Whether it is known how the stream is stored: it existed when this handle looked."""
         return self._format is not None
 
+    @overload
+    async def append(self, value: T, **options: Unpack[AppendKeywords]) -> Position: ...
+    @overload
+    async def append(
+        self,
+        value: T,
+        *,
+        deliver_at: float | datetime | None,
+        **options: Unpack[AppendKeywords],
+    ) -> Position | None: ...
     async def append(
         self,
         value: T,
@@ -92,10 +107,12 @@ class Stream(Administration[T]):
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
         timestamp: float | datetime | None = None,
+        deliver_at: float | datetime | None = None,
+        expect: Position | Literal["empty"] | None = None,
         only_if_exists: bool = False,
         timeout: float = 5.0,
-    ) -> Position:
-        """Append one event and return where it stands.
+    ) -> Position | None:
+        """Append one event and return where it stands; None if it waits for `deliver_at`.
 
         Waits until the server has stored it. Appends that run at the same time share batches.
         Cancelled: the event may be stored or not.
@@ -106,14 +123,21 @@ class Stream(Administration[T]):
             topic: the label that readers filter by; not a Kafka topic.
             key: what the event is about; events of one key go to one shard.
             headers: free metadata, text by name.
-            id: the event's own id, kept with it.
+            id: the event's own id. An event whose id was stored within the last `dedupe_window`
+                seconds of the stream is not stored again: the position is that of the first.
             timestamp: when it happened, if not now: seconds since 1970, or a datetime with a zone.
+            deliver_at: the time before which the event is not in the stream: seconds since 1970,
+                or a datetime with a zone. It is moved there within a second of it, once, by any
+                client that has the stream open; one that is past is appended at once.
+            expect: store it only if this is the newest position of the shard (of events that were
+                ever appended); ``"empty"``: if there never was one.
             only_if_exists: store it only in a stream that exists already.
             timeout: seconds after which it is given up (about half a second later at most).
 
         Raises:
             EncodeError, PayloadTooLarge, ConfigError: it cannot be stored; nothing was sent.
             NotFound: ``only_if_exists``, and there is no such stream.
+            ConflictError: `expect` does not hold, or `id` stands for another content; not stored.
             BackendUnavailable: not stored: no connection in time.
             BackendRejected: not stored: refused.
             OutcomeUnknown: sent, and no answer came in time.
@@ -121,14 +145,17 @@ class Stream(Administration[T]):
         Source: Redis XADD; DESIGN.md, "Appends do not double".
         """
         meta = make_meta(name, topic, key, headers, id, timestamp)
+        asked = Asked.of(id if self._window else None, key, expect, deliver_at)
         receipt: Receipt | None = None
         try:
             async with asyncio.timeout(timeout + _JUDGED):
                 fields, size = (await self.format()).pack(value, meta)
-                index = self._index(key)
-                lane = await self._lane(index, only_if_exists)
+                asked.check(self.name, self._shards)
+                lane = await self._lane(self._index(asked.key), only_if_exists)
                 receipt = Receipt()
-                lane.add(fields, size, receipt, timeout)
+                lane.add(fields, size, receipt, timeout, asked.terms(fields))
+                if deliver_at is not None:
+                    self.client.tender.always(self.name)
                 return await self._outcome(receipt)
         except TimeoutError as error:
             raise too_late(self.name, receipt, timeout) from error
@@ -154,7 +181,8 @@ class Stream(Administration[T]):
             lane.add(fields, size, receipts[-1], timeout)
             if at % (20 * BATCH_EVENTS) == 20 * BATCH_EVENTS - 1:
                 await self._outcome(receipts[-1])
-        return [await self._outcome(receipt) for receipt in receipts]
+        outcomes = [await self._outcome(receipt) for receipt in receipts]
+        return [position for position in outcomes if position is not None]
 
     async def write(self, batch: Sequence[T]) -> None:
         """Append all of *batch*, and wait until it is stored (the port `Target`)."""
@@ -175,7 +203,7 @@ class Stream(Administration[T]):
             max_pending_bytes: bytes that may be without an outcome.
             timeout: seconds that an event may go without an outcome, through outages and all.
             idempotent: store nothing twice when a reply is lost (needs the right to run
-                scripts); False: a lost reply is OutcomeUnknown.
+                scripts); False: a lost reply is OutcomeUnknown, and ids are not compared.
 
         Raises:
             ConfigError: a limit below 1, or a backend that cannot be idempotent.
@@ -185,11 +213,17 @@ class Stream(Administration[T]):
 
         async def open_appender(index: int) -> Appender:
             foreign = self._foreign
-            options = AppendOptions(idempotent, timeout, foreign, only_if_exists=foreign)
+            options = AppendOptions(
+                idempotent, timeout, foreign, foreign, self._window, self._stored_retention
+            )
             return await self._appender(index, options)
 
         return Writer(
-            self, open_appender, max_pending=max_pending, max_pending_bytes=max_pending_bytes
+            self,
+            open_appender,
+            max_pending=max_pending,
+            max_pending_bytes=max_pending_bytes,
+            dedupe=idempotent and self._window > 0,
         )
 
     def reader(
@@ -235,6 +269,7 @@ class Stream(Administration[T]):
             limit=self.client.max_event_bytes,
             exists=not new,
         )
+        self._adopt_retention(info)
         self._adopt_shards(1 if marks is None and not new else marks and marks.shards)
         if not new:
             self._format = form
@@ -246,6 +281,29 @@ class Stream(Administration[T]):
 
     def __repr__(self) -> str:
         return f"<Stream {self.name!r}>"
+
+    async def set_retention(self, retention: Retention | None) -> None:
+        """Keep so much of the stream from now on; None: everything.
+
+        Raises:
+            NotFound: there is no such stream.
+            ConfigError: others made it: it has no marks to store that with.
+            BackendError: refused, or not reachable.
+        """
+        if not await self.client.backend.retain(self.name, retention):
+            await self.info()
+            raise ConfigError(f"retention is stored with streams of our own, {self.name!r} is not")
+        self._retention = self._wanted_retention = retention
+
+    def _adopt_retention(self, info: StreamInfo | None) -> None:
+        stored = None if info is None else info.retention
+        if stored is not None and self._wanted_retention not in (None, stored):
+            raise ConfigError(
+                f"stream {self.name!r} has the retention {stored}, this handle asks for "
+                f"{self._wanted_retention}; leave it out to adopt that, or change it with "
+                f"stream.set_retention()"
+            )
+        self._retention = stored or self._wanted_retention
 
     def _adopt_shards(self, stored: int | None) -> None:
         if stored is not None and self._wanted_shards not in (None, stored):
@@ -273,10 +331,19 @@ class Stream(Administration[T]):
         """The lane of single appends to a shard; one for all handles of the client."""
         existing = only_if_exists or self._foreign
         marks = (await self.format()).marks(self._shards)
-        options = AppendOptions(foreign=self._foreign, only_if_exists=existing)
+        options = AppendOptions(
+            foreign=self._foreign,
+            only_if_exists=existing,
+            window=self._window,
+            retention=self._stored_retention,
+        )
         return await self.client.lane(self.shard(index), marks, options)
 
-    async def _outcome(self, receipt: Receipt) -> Position:
+    @property
+    def _stored_retention(self) -> str:
+        return "" if self._retention is None else self._retention.stored()
+
+    async def _outcome(self, receipt: Receipt) -> Position | None:
         try:
             return await receipt
         except OutcomeUnknown as error:

@@ -18,12 +18,19 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar, overload
 
-from penstock.errors import ClosedError, ConfigError, OutcomeUnknown, PenstockError
-from penstock.event import Position
-from penstock.ports import Appender
+from penstock.errors import (
+    ClosedError,
+    ConfigError,
+    ConflictError,
+    OutcomeUnknown,
+    PenstockError,
+)
+from penstock.event import PositionRun
+from penstock.ports import Appender, Stored, Terms
 from penstock.rules.partition import shard_of
+from penstock.rules.terms import digest
 from penstock.streams.format import Format, make_meta
-from penstock.streams.lane import Lane, Receipt
+from penstock.streams.lane import Batched, Lane, Receipt
 
 if TYPE_CHECKING:
     from penstock.streams.stream import Stream
@@ -63,6 +70,7 @@ class Writer(Generic[T]):
         *,
         max_pending: int,
         max_pending_bytes: int,
+        dedupe: bool = True,
     ) -> None:
         if max_pending < 1 or max_pending_bytes < 1:
             raise ConfigError(
@@ -73,6 +81,7 @@ class Writer(Generic[T]):
         self._open_appender = open_appender
         self._max_pending = max_pending
         self._max_bytes = max_pending_bytes
+        self._dedupe = dedupe
         self._lanes: list[Lane] = []
         self._format: Format | None = None
         self._turn = 0
@@ -85,6 +94,11 @@ class Writer(Generic[T]):
         self._room = asyncio.Event()
         self._room.set()
         self._closed = False
+
+    @property
+    def open_streams(self) -> list[str]:
+        """The name of its stream; none once it is closed."""
+        return [] if self._closed else [self._stream.name]
 
     @property
     def opened(self) -> bool:
@@ -166,13 +180,14 @@ class Writer(Generic[T]):
             topic: the label that readers filter by.
             key: what the event is about; events of one key go to one shard and keep their order.
             headers: free metadata, text by name.
-            id: the event's own id.
+            id: the event's own id: it is stored once within the stream's `dedupe_window`.
             timestamp: when it happened, if not now: seconds since 1970, or a datetime with a zone.
             receipt: return a `Receipt`, whose awaiting gives the position.
 
         Raises:
             EncodeError, PayloadTooLarge: this event cannot be stored; nothing of it was sent.
             BackendError: an earlier send failed; this one was not sent.
+            ConflictError: an earlier id stands for another content; that event is not stored.
             OutcomeUnknown: an earlier send has no outcome; this one was not sent (see `flush`).
             ClosedError: the writer was closed.
 
@@ -190,7 +205,11 @@ class Writer(Generic[T]):
         self._bytes += size
         self._sent += 1
         ticket = Receipt() if receipt else None
-        self._lane(key).add(fields, size, ticket)
+        if id is None or not self._dedupe:
+            self._lane(key).add(fields, size, ticket)
+        else:
+            terms = Terms(id, digest(fields))
+            self._lane(id if key is None else key).add(fields, size, ticket, None, terms)
         return ticket
 
     async def write(self, batch: Sequence[T]) -> None:
@@ -261,20 +280,17 @@ class Writer(Generic[T]):
             if self._failures or self._closed or self._blocked is not None:
                 self._refuse()
 
-    def _on_done(
-        self,
-        count: int,
-        size: int,
-        future: asyncio.Future[Sequence[Position]],
-        receipts: list[Receipt],
-    ) -> None:
+    def _on_done(self, batch: Batched) -> None:
         """A batch has an outcome."""
+        count = batch.events
         self._pending -= count
-        self._bytes -= size
+        self._bytes -= batch.size
         self._room.set()
-        error = future.exception()
+        error = batch.future.exception()
         if error is None:
             self._stored += count
+            if not isinstance(stored := batch.future.result(), PositionRun):
+                self._look_for_conflicts(stored, dict(batch.receipts))
         elif isinstance(error, OutcomeUnknown):
             self._unknown += error.unknown
             self._failed += error.unsent
@@ -282,7 +298,19 @@ class Writer(Generic[T]):
             self._blocked = self._blocked or error
         else:
             self._failed += count
+            receipts = [receipt for _, receipt in batch.receipts]
             self._failures.append((error, receipts if len(receipts) == count else []))
+
+    def _look_for_conflicts(
+        self, stored: Sequence[Stored], receipts: Mapping[int, Receipt]
+    ) -> None:
+        """Single events of a stored batch may be refused for their terms."""
+        for index, outcome in enumerate(stored):
+            if isinstance(outcome, ConflictError):
+                self._stored -= 1
+                self._failed += 1
+                mine = receipts.get(index)
+                self._failures.append((outcome, [] if mine is None else [mine]))
 
     def _refuse(self) -> None:
         """Raise what stands in the way of a send, if anything does."""

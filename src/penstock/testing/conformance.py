@@ -14,6 +14,7 @@ Used by     tests/conformance, one short file for each backend; backends of othe
 from __future__ import annotations
 
 from penstock.ports import Features
+from penstock.testing.conformance_appends import APPEND_CHECKS
 from penstock.testing.conformance_cursors import CURSOR_CHECKS
 from penstock.testing.conformance_groups import EVENT_GROUP_CHECKS
 from penstock.testing.conformance_log import LOG_CHECKS
@@ -22,6 +23,7 @@ from penstock.testing.conformance_shards import SHARD_GROUP_CHECKS
 from penstock.testing.conformance_tools import Backend, Check, Harness
 
 __all__ = [
+    "APPEND_CHECKS",
     "CURSOR_CHECKS",
     "EVENT_GROUP_CHECKS",
     "LOG_CHECKS",
@@ -39,6 +41,7 @@ def checks(features: Features) -> list[Check]:
     """The checks that a backend with *features* must pass."""
     return [
         *LOG_CHECKS,
+        *APPEND_CHECKS,
         *CURSOR_CHECKS,
         *(SHARDING_CHECKS if features.shards else ()),
         *(EVENT_GROUP_CHECKS if features.event_groups else ()),

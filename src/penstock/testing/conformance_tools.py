@@ -125,7 +125,7 @@ async def append(
     appender = await backend.appender(shard, marks, options)
     try:
         async with asyncio.timeout(PATIENCE):
-            return list(await appender.submit(batch))
+            return [p for p in await appender.submit(batch) if isinstance(p, Position)]
     finally:
         await appender.aclose()
 

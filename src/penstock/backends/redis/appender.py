@@ -16,20 +16,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from penstock.backends.redis.edge import RETRY, ReplyError, refused, unavailable
+from penstock.backends.redis.append_scripts import APPEND, STORE
+from penstock.backends.redis.batches import Batch, arguments, heed, reject, resolve
+from penstock.backends.redis.edge import RETRY, ReplyError, full, refused, unavailable
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Link, command
 from penstock.backends.redis.opening import open_session
-from penstock.backends.redis.scripts import APPEND
 from penstock.backends.redis.wire import Arg, Wire
 from penstock.clock import Backoff, Clock
 from penstock.errors import BackendUnavailable, ClosedError, OutcomeUnknown, PenstockError
-from penstock.event import Position, PositionRun
 from penstock.observers import Observers
-from penstock.ports import AppendOptions, Fields, Marks
+from penstock.ports import AppendOptions, Fields, Marks, Stored, Terms
 from penstock.rules.session import Answer, AppendSession, Flight
 from penstock.signals import Signal
 
@@ -72,7 +72,7 @@ class RedisAppender:
         self._options = options
         self._clock = clock
         self._observers = observers
-        self._rules: AppendSession[_Batch] = AppendSession()
+        self._rules: AppendSession[Batch] = AppendSession()
         self._session = secrets.token_hex(8)
         self._given_up: list[str] = []
         self._marked = not options.foreign
@@ -91,11 +91,14 @@ class RedisAppender:
         self._unheard = False
 
     def submit(
-        self, batch: Sequence[Fields], timeout: float | None = None
-    ) -> asyncio.Future[Sequence[Position]]:
+        self,
+        batch: Sequence[Fields],
+        timeout: float | None = None,
+        terms: Mapping[int, Terms] | None = None,
+    ) -> asyncio.Future[Sequence[Stored]]:
         """Store *batch* behind everything submitted before; see `ports.Appender.submit`."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Sequence[Position]] = loop.create_future()
+        future: asyncio.Future[Sequence[Stored]] = loop.create_future()
         if self._closed:
             future.set_exception(ClosedError("the appender was closed; nothing was sent"))
             return future
@@ -103,12 +106,9 @@ class RedisAppender:
             text = f"{_ORDER.format(self._place)}, and its sender has not heard of it yet"
             future.set_exception(OutcomeUnknown(text, unsent=len(batch)))
             return future
-        args: list[Arg] = []
-        for fields in batch:
-            args.append(len(fields))
-            args += fields
         limit = self._options.timeout if timeout is None else timeout
-        self._rules.add(_Batch(args, len(batch), future, self._clock.monotonic(), limit))
+        args = arguments(batch, terms)
+        self._rules.add(Batch(args, len(batch), future, self._clock.monotonic(), limit, terms))
         if self._watch is None:
             self._watch = loop.call_later(_LOOK, self._look)
         self._pump()
@@ -135,7 +135,7 @@ class RedisAppender:
         wire = self._link.now
         if wire is not None and self._given_up:
             keys = [self._keys.session(session) for session in self._given_up]
-            wire.send("DEL", *keys).add_done_callback(_heed)
+            wire.send("DEL", *keys).add_done_callback(heed)
 
     def _pump(self) -> None:
         """Send what may be sent; where something is wrong, leave it to the mender."""
@@ -151,14 +151,20 @@ class RedisAppender:
         for flight in self._rules.take():
             self._send(wire, flight)
 
-    def _send(self, wire: Wire, flight: Flight[_Batch]) -> None:
-        keys = [self._keys.stream, self._keys.meta, self._keys.session(self._session)]
+    def _send(self, wire: Wire, flight: Flight[Batch]) -> None:
+        names = self._keys
+        keys = [names.stream, names.meta, names.session(self._session)]
         stamp = " ".join(map(str, self._marks)) if self._marked else ""
-        args = (flight.sequence, stamp, self._existing, TTL, *flight.batch.args)
-        reply = wire.send(*command(APPEND, keys, args))
+        args: tuple[Arg, ...] = (flight.sequence, stamp, self._existing, TTL)
+        script = APPEND
+        if flight.batch.terms is not None:
+            script = STORE
+            keys += [names.ids, *names.sides, names.delayed, names.waiting]
+            args = (*args, int(self._options.window * 1000))
+        reply = wire.send(*command(script, keys, (*args, *flight.batch.args)))
         reply.add_done_callback(lambda done: self._on_reply(wire, flight, done))
 
-    def _on_reply(self, wire: Wire, flight: Flight[_Batch], done: asyncio.Future[Any]) -> None:
+    def _on_reply(self, wire: Wire, flight: Flight[Batch], done: asyncio.Future[Any]) -> None:
         """An answer came, or the connection broke."""
         self._answer.set()
         error = None if done.cancelled() else done.exception()
@@ -170,7 +176,7 @@ class RedisAppender:
             self._rules.cut()
         elif self._rules.answered(flight, self._judge(error, done)):
             self._backoff.reset()
-            _resolve(flight.batch, done.result()[1])
+            resolve(flight.batch, done.result()[1], self._keys.stream)
         self._go_on()
 
     def _judge(self, error: ReplyError | None, done: asyncio.Future[Any]) -> Answer:
@@ -178,6 +184,13 @@ class RedisAppender:
             status = done.result()[0].decode()
             if status == "gap":
                 self._stands_at = done.result()[1]
+            if status == "full":
+                self._cause = (
+                    self._cause
+                    if self._rules.trouble
+                    else full(self._keys.stream, done.result()[1])
+                )
+                return "refused"
             if status != "absent":
                 return status
             error = ReplyError(f"NOGROUP no such key {self._keys.stream!r}; it must exist")
@@ -222,7 +235,8 @@ class RedisAppender:
             await self._clock.sleep(self._backoff.next())
         wire = await self._link.wire()
         if "retry" in trouble and "NOSCRIPT" in str(self._cause):
-            await self._link.call("SCRIPT", "LOAD", APPEND.text, verb="append to")
+            for script in (APPEND, STORE):
+                await self._link.call("SCRIPT", "LOAD", script.text, verb="append to")
         if not self._opened or wire is not self._wire or trouble & {"unmarked", "missing"}:
             await self._open(wire)
         self._heard = self._clock.monotonic()
@@ -299,7 +313,7 @@ class RedisAppender:
         self._fail(left.unknown, left.unsent, cause or TimeoutError("no answer in time"))
         self._new_session()
 
-    def _fail(self, unknown: list[_Batch], unsent: list[_Batch], cause: BaseException) -> None:
+    def _fail(self, unknown: list[Batch], unsent: list[Batch], cause: BaseException) -> None:
         place = self._place
         if unknown:
             self._unheard = True
@@ -309,9 +323,9 @@ class RedisAppender:
             text = (
                 f"an append to {place} has no outcome after all attempts: {cause}; it may be stored"
             )
-            _reject(batch, OutcomeUnknown(text, unknown=batch.count), cause)
+            reject(batch, OutcomeUnknown(text, unknown=batch.count), cause)
         for batch in unsent:
-            _reject(batch, self._unsent(place, batch, cause, bool(unknown)), cause)
+            reject(batch, self._unsent(place, batch, cause, bool(unknown)), cause)
 
     def _heard_of(self) -> None:
         """Whoever had sent what is unknown has been told: from now on he knows what he does."""
@@ -321,50 +335,9 @@ class RedisAppender:
     def _place(self) -> str:
         return f"{self._keys.stream!r} on {self._link.address.place}"
 
-    def _unsent(
-        self, place: str, batch: _Batch, cause: BaseException, order: bool
-    ) -> BaseException:
+    def _unsent(self, place: str, batch: Batch, cause: BaseException, order: bool) -> BaseException:
         if order:
             return OutcomeUnknown(_ORDER.format(place), unsent=batch.count)
         if isinstance(cause, PenstockError):
             return cause
         return unavailable(cause, self._link.address.place, verb="append to", key=self._keys.stream)
-
-
-class _Batch:
-    """Entries that are stored together, and who waits for them."""
-
-    __slots__ = ("args", "count", "future", "limit", "since")
-
-    def __init__(
-        self,
-        args: list[Arg],
-        count: int,
-        future: asyncio.Future[Sequence[Position]],
-        since: float,
-        limit: float,
-    ) -> None:
-        self.args = args
-        self.count = count
-        self.future = future
-        self.since = since
-        self.limit = limit
-
-
-def _resolve(batch: _Batch, first: bytes) -> None:
-    if not batch.future.done():
-        batch.future.set_result(PositionRun(Position.of(first), batch.count))
-
-
-def _reject(batch: _Batch, error: BaseException, cause: BaseException) -> None:
-    if batch.future.done():
-        return
-    if error is not cause:
-        error.__cause__ = cause
-    batch.future.set_exception(error)
-
-
-def _heed(done: asyncio.Future[Any]) -> None:
-    """Of a clean-up whose failure means nothing: the server's expiry does it too."""
-    if not done.cancelled():
-        done.exception()

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-from penstock.errors import BackendError, BackendRejected, BackendUnavailable, NotFound
+from penstock.errors import BackendError, BackendRejected, BackendUnavailable, NotFound, StreamFull
 
 
 class ReplyError(Exception):
@@ -93,6 +93,17 @@ def refused(error: Exception, *, verb: str, key: str = "") -> BackendError:
     )
     mapped.__cause__ = error
     return mapped
+
+
+def full(stream: str, cap: int) -> StreamFull:
+    """The error of a stream that may not grow."""
+    return StreamFull(
+        f"stream {stream!r} must hold at most {cap} events (its retention's cap), and has no room "
+        f"for these; let its groups catch up, trim it, or raise the cap",
+        backend="redis",
+        verb="append to",
+        key=stream,
+    )
 
 
 def unavailable(

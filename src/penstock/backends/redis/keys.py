@@ -3,6 +3,10 @@
       orders                                  the stream itself; in shards: orders:0, orders:1, …
       penstock:{orders}:orders:meta           its marks: version, layout, codec, shards, hash
       penstock:{orders}:orders:w:<session>    an idempotent append session (a few minutes to hours)
+      penstock:{orders}:orders:ids            how ids are kept; ids:0 and ids:1 hold them, in turns
+      penstock:{orders}:orders:delayed        events that wait for their time, by that time
+      penstock:{orders}:orders:waiting        what those events are
+      penstock:{orders}:orders:lock           held by the client that trims, for a moment
       penstock:{orders}:orders:beats:<group>      heartbeats by member
       penstock:{orders}:orders:parked:<group>     events handed back, by the time they are due
       penstock:{orders}:orders:attempts:<group>   failures by event: how many, and its company
@@ -46,6 +50,10 @@ class Keys:
         self.base = base
         self._prefix = f"penstock:{{{hash_tag(key)}}}:{key}:"
         self.meta = self._prefix + "meta"
+        self.ids = self._prefix + "ids"
+        self.delayed = self._prefix + "delayed"
+        self.waiting = self._prefix + "waiting"
+        self.lock = self._prefix + "lock"
 
     @classmethod
     def of(cls, shard: Shard, group: str = "") -> Keys:
@@ -58,6 +66,19 @@ class Keys:
         if shard.of == 1:
             return cls(shard.stream)
         return cls(stream_key(shard), cls(shard.stream))
+
+    @property
+    def sides(self) -> list[str]:
+        """Where ids are kept in turns: the younger ones, and those before."""
+        return [f"{self.ids}:0", f"{self.ids}:1"]
+
+    @property
+    def kept(self) -> list[str]:
+        """Everything that is kept for the stream itself beside it, but for its sessions."""
+        return [
+            *(self.meta, self.positions, self.ids, *self.sides),
+            *(self.delayed, self.waiting, self.lock),
+        ]
 
     def of_group(self, group: str) -> list[str]:
         """Everything that is kept for a group beside the stream."""

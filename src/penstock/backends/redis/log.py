@@ -10,23 +10,21 @@ Used by     streams, through `ports`.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from penstock.backends.redis.appender import RedisAppender
 from penstock.backends.redis.cursor import RedisCursor
-from penstock.backends.redis.edge import ReplyError, mapped, refused
+from penstock.backends.redis.describing import describe, destroy
 from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Address
 from penstock.backends.redis.plain import PlainAppender
-from penstock.backends.redis.replies import by_name, position_or_none, text
 from penstock.backends.redis.scripts import PAGE, TRIM, TRIMMED
 from penstock.backends.redis.sentinel import MasterWatch
 from penstock.backends.redis.shard_groups import RedisShardGroups
-from penstock.backends.redis.wire import Arg
+from penstock.backends.redis.tending import retain, tend
 from penstock.clock import Clock, SystemClock
-from penstock.errors import BackendRejected, NotFound
+from penstock.errors import BackendRejected
 from penstock.event import Position, Shard, Start
 from penstock.observers import Observers
 from penstock.ports import (
@@ -35,14 +33,14 @@ from penstock.ports import (
     Features,
     Marks,
     RawEntry,
+    Retention,
     StreamInfo,
+    Tended,
     TrimTo,
 )
 
 if TYPE_CHECKING:
     import redis.asyncio
-
-_MARKS: Final = ("layout", "codec", "shards", "shard")
 
 FLOOR: Final = (7, 0)
 """The oldest Redis that has what we need (XAUTOCLAIM with deleted ids, ``<ms>-*``)."""
@@ -104,23 +102,7 @@ class RedisBackend(RedisShardGroups):
 
     async def describe(self, stream: str) -> StreamInfo | None:
         """See `ports.Log.describe`."""
-        keys = Keys(stream)
-        wire = await self.link.wire()
-        with mapped(self.address.place, verb="describe", key=stream):
-            stored, *about = await wire.call_many(
-                [("HMGET", keys.meta, *_MARKS), *_questions(stream)],
-                timeout=self.address.timeout,
-            )
-            marks = _marks(stored)
-            if marks is None or marks.shards == 1:
-                return _stream_info(stream, marks, [_shard_info(stream, about)])
-            shards = [stream_key(Shard(stream, n, marks.shards)) for n in range(marks.shards)]
-            asked = [question for key in shards for question in _questions(key)]
-            replies = await wire.call_many(asked, timeout=self.address.timeout)
-        each = len(about)
-        parts = [replies[at : at + each] for at in range(0, len(replies), each)]
-        found = [_shard_info(key, part) for key, part in zip(shards, parts, strict=True)]
-        return _stream_info(stream, marks, found)
+        return await describe(self.link, stream)
 
     async def appender(self, shard: Shard, marks: Marks, options: AppendOptions) -> Appender:
         """See `ports.Log.appender`."""
@@ -172,32 +154,17 @@ class RedisBackend(RedisShardGroups):
         ]
         return sum(replies)
 
-    async def destroy(self, stream: str) -> bool:
-        """See `ports.Log.destroy`. The marks go last: broken off, it can be called again."""
-        info = await self.describe(stream)
-        count = info.marks.shards if info is not None and info.marks is not None else 1
-        there = info is not None and count > 1
-        rosters = await self.sharing(Keys.of(Shard(stream, 0, count)))
-        for index in range(count):
-            there |= await self._destroy(Keys.of(Shard(stream, index, count)))
-        if count > 1:
-            base = Keys(stream)
-            rosters = [base.roster(name) for name in rosters]
-            await self.link.call("UNLINK", base.meta, *rosters, verb="destroy", key=stream)
-        return there
+    async def tend(self, stream: str) -> Tended:
+        """See `ports.Log.tend`."""
+        return await tend(self.link, stream)
 
-    async def _destroy(self, keys: Keys) -> bool:
-        """Remove one key with all that is kept beside it."""
-        about = [keys.meta, keys.positions]
-        groups: list[Any] = []
-        with contextlib.suppress(NotFound):
-            groups = await self.link.call("XINFO", "GROUPS", keys.stream, verb="destroy")
-        for group in groups:
-            about += keys.of_group(text(by_name(group)["name"]))
-        for name in await self.sharing(keys):
-            about += keys.of_group(name)
-        await self.link.call("UNLINK", *about, verb="destroy", key=keys.stream)
-        return bool(await self.link.call("UNLINK", keys.stream, verb="destroy", key=keys.stream))
+    async def retain(self, stream: str, retention: Retention | None) -> bool:
+        """See `ports.Log.retain`."""
+        return await retain(self.link, stream, retention)
+
+    async def destroy(self, stream: str) -> bool:
+        """See `ports.Log.destroy`."""
+        return await destroy(self.link, stream)
 
     async def aclose(self) -> None:
         """See `ports.Log.aclose`."""
@@ -207,78 +174,3 @@ class RedisBackend(RedisShardGroups):
         self.link.close()
         if self._redis is not None:
             await self._redis.aclose()
-
-
-class _ShardInfo(NamedTuple):
-    """One key as it stands."""
-
-    length: int
-    added: int | None
-    oldest: Position | None
-    newest: Position | None
-    groups: frozenset[str]
-    bytes: int | None
-
-
-_NOTHING: Final = _ShardInfo(0, 0, None, None, frozenset(), 0)
-"""A shard that nothing was appended to."""
-
-
-def _questions(key: str) -> list[tuple[Arg, ...]]:
-    return [
-        ("XINFO", "STREAM", key),
-        ("XINFO", "GROUPS", key),
-        ("MEMORY", "USAGE", key),
-        ("HKEYS", Keys(key).positions),
-    ]
-
-
-def _shard_info(key: str, replies: Sequence[Any]) -> _ShardInfo | None:
-    """What the server says about one key; None if there is none."""
-    info, groups, size, sharing = replies
-    if isinstance(info, ReplyError):
-        error = refused(info, verb="describe", key=key)
-        if isinstance(error, NotFound):
-            return None
-        raise error
-    about = by_name(info)
-    first, last = about.get("first-entry"), about.get("last-entry")
-    names = () if isinstance(groups, ReplyError) else map(by_name, groups)
-    sharers = () if isinstance(sharing, ReplyError) else sharing
-    return _ShardInfo(
-        length=about["length"],
-        added=about.get("entries-added"),
-        oldest=position_or_none(first[0] if first else None),
-        newest=position_or_none(last[0] if last else None),
-        groups=frozenset([*(text(name["name"]) for name in names), *map(text, sharers)]),
-        bytes=size if isinstance(size, int) else None,
-    )
-
-
-def _marks(stored: Any) -> Marks | None:
-    """The marks of a stream; beside one shard lies a copy, and that key alone is one stream."""
-    if isinstance(stored, ReplyError) or stored[0] is None:
-        return None
-    layout, codec, shards, shard = stored
-    return Marks(text(layout), text(codec), int(shards) if shard is None else 1)
-
-
-def _stream_info(
-    stream: str, marks: Marks | None, found: Sequence[_ShardInfo | None]
-) -> StreamInfo | None:
-    if found == [None]:
-        return None
-    parts = [one or _NOTHING for one in found]
-    added = [one.added for one in parts if one.added is not None]
-    return StreamInfo(
-        name=stream,
-        marks=marks,
-        length=sum(one.length for one in parts),
-        added=sum(added) if len(added) == len(parts) else None,
-        oldest=tuple(one.oldest for one in parts),
-        newest=tuple(one.newest for one in parts),
-        groups=len(frozenset[str]().union(*(one.groups for one in parts))),
-        bytes=None
-        if any(one.bytes is None for one in parts)
-        else sum(one.bytes or 0 for one in parts),
-    )

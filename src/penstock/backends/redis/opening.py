@@ -37,14 +37,14 @@ async def open_session(  # noqa: PLR0917 - one caller's state
         ConfigError: the stream has other marks, or those of a newer version.
         BackendError: wrong type of key, no rights, not reachable.
     """
-    existing = int(options.only_if_exists)
+    existing, retention = int(options.only_if_exists), options.retention
     if keys.base is not None:
-        shards = await _mark(link, keys.base, marks, options)
+        shards, retention = await _mark(link, keys.base, marks, options)
         marks = marks._replace(shards=shards or marks.shards)
         existing = int(not shards)
     reply = await link.run(
         OPEN,
-        [keys.stream, keys.meta, keys.session(session)],
+        [keys.stream, keys.meta, keys.session(session), keys.delayed],
         VERSION,
         marks.layout,
         marks.codec,
@@ -53,6 +53,7 @@ async def open_session(  # noqa: PLR0917 - one caller's state
         existing,
         ttl,
         "" if keys.base is None else keys.stream.rpartition(":")[2],
+        retention,
         verb="append to",
         key=keys.stream,
     )
@@ -62,15 +63,18 @@ async def open_session(  # noqa: PLR0917 - one caller's state
     raise ConfigError(_refusal(keys.stream, status, about, marks))
 
 
-async def _mark(link: Link, base: Keys, marks: Marks, options: AppendOptions) -> int:
-    """The number of shards as stored, now or before; 0: there is no such stream, nor shall be."""
-    about = (VERSION, marks.layout, marks.codec, marks.shards, HASH, int(options.only_if_exists))
+async def _mark(link: Link, base: Keys, marks: Marks, options: AppendOptions) -> tuple[int, str]:
+    """The number of shards and the retention as stored, now or before.
+
+    Without shards (0) there is no such stream, nor shall be.
+    """
+    about = (VERSION, *marks, HASH, int(options.only_if_exists), options.retention)
     names = [base.stream, base.meta]
     status, *found = _texts(await link.run(MARK, names, *about, verb="append to", key=base.stream))
     if status == "marked":
-        return int(found[0])
+        return int(found[0]), found[1]
     if status == "absent":
-        return 0
+        return 0, ""
     raise ConfigError(_refusal(base.stream, status, found, marks))
 
 
@@ -95,6 +99,11 @@ def _refusal(stream: str, status: str, about: list[Any], marks: Marks) -> str:
             return (
                 f"key {stream!r} must be free for a shard, and holds a stream of others; "
                 f"rename that, or choose another name"
+            )
+        case "retention":
+            return (
+                f"stream {stream!r} has the retention {about[0]}, and this handle asks for "
+                f"another; leave it out to adopt that, or change it with stream.set_retention()"
             )
         case "hash":
             return (

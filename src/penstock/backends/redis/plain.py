@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from penstock.backends.redis.edge import ReplyError, refused, unavailable
@@ -20,9 +20,9 @@ from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.opening import open_session
 from penstock.backends.redis.wire import Arg, Wire
-from penstock.errors import BackendError, ClosedError, OutcomeUnknown
+from penstock.errors import BackendError, ClosedError, ConfigError, OutcomeUnknown
 from penstock.event import Position
-from penstock.ports import AppendOptions, Fields, Marks
+from penstock.ports import AppendOptions, Fields, Marks, Stored, Terms
 
 _LOOK: Final = 0.5
 """Seconds between looks at the time, while anything is without an outcome."""
@@ -54,11 +54,19 @@ class PlainAppender:
         self._wire = self._link.now
 
     def submit(
-        self, batch: Sequence[Fields], timeout: float | None = None
-    ) -> asyncio.Future[Sequence[Position]]:
-        """Send *batch* behind all others; see `ports.Appender.submit`."""
+        self,
+        batch: Sequence[Fields],
+        timeout: float | None = None,
+        terms: Mapping[int, Terms] | None = None,
+    ) -> asyncio.Future[Sequence[Stored]]:
+        """Send *batch* behind all others; see `ports.Appender.submit`. *terms* need a session."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Sequence[Position]] = loop.create_future()
+        future: asyncio.Future[Sequence[Stored]] = loop.create_future()
+        if terms:
+            future.set_exception(
+                ConfigError("terms must be judged in a session, got idempotent=False")
+            )
+            return future
         if self._closed:
             future.set_exception(ClosedError("the appender was closed; nothing was sent"))
             return future
@@ -164,7 +172,7 @@ class _Batch:
     def __init__(
         self,
         commands: list[tuple[Arg, ...]],
-        future: asyncio.Future[Sequence[Position]],
+        future: asyncio.Future[Sequence[Stored]],
         due: float,
     ) -> None:
         self.commands = commands

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock.backends.redis.append_scripts import APPEND, MOVE, RETAIN, STORE
 from penstock.backends.redis.group_scripts import ACK, BEAT, BURY, CLAIM, JOIN, LEAVE, LOOK, PARK
 from penstock.backends.redis.letter_scripts import GIVE_UP, REPLAY
 from penstock.backends.redis.recovery_scripts import GAP, MAKE, RENEW, RESET, TEND
-from penstock.backends.redis.scripts import APPEND, MARK, OPEN, TRIM
+from penstock.backends.redis.scripts import MARK, OPEN, TRIM
 from penstock.backends.redis.shard_scripts import COMMIT, FOUND, GIVE, STRIKE, TAKE
 
 ALL: Final = (
     OPEN,
     MARK,
     APPEND,
+    STORE,
+    MOVE,
+    RETAIN,
     TRIM,
     JOIN,
     BEAT,

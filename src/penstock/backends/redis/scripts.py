@@ -1,10 +1,9 @@
-"""Scripts: what a script is, and those that append and trim in one step on the server.
+"""Scripts: what a script is, and those that open a stream and trim it in one step on the server.
 
 Does        hold the Lua texts and their digests; each touches the keys of one stream only.
 Does not    send them: `link.py` loads what `script_list.py` names, on every connection.
 Invariants  1. everything that can fail is checked before the first write: Lua does not roll back.
             2. no unbounded loop: callers page, at most `PAGE` ids a call.
-            3. ids within a batch follow each other: after ``*`` each entry takes ``<ms>-*``.
 Source      reliability notes 1.5, 1.8, 1.13.
 """
 
@@ -42,9 +41,9 @@ class Script:
 
 
 OPEN: Final = Script(
-    3,
-    """-- open a session and see the marks. KEYS stream, meta, session
--- ARGV version, layout, codec, shards, foreign, only_if_exists, ttl, shard or ''
+    4,
+    """-- open a session and see the marks. KEYS stream, meta, session, delayed
+-- ARGV version, layout, codec, shards, foreign, only_if_exists, ttl, shard or '', retention or ''
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'none' and kind ~= 'stream' then
   return redis.error_reply('WRONGTYPE the key holds a ' .. kind .. ', not a stream')
@@ -58,6 +57,7 @@ if kind == 'stream' and redis.call('XLEN', KEYS[1]) == 0 then
     if info[i] == 'last-generated-id' and info[i + 1] == '0-0' then fresh = true end
   end
 end
+if redis.call('EXISTS', KEYS[4]) == 1 then fresh = false end  -- events wait for their time
 local part = ARGV[8] ~= ''
 if fresh and ARGV[6] ~= '1' and (part or m[4] == '1') then
   m[1] = false  -- marks of a stream that never was
@@ -80,6 +80,13 @@ elseif ARGV[5] ~= '1' and not (ARGV[6] == '1' and kind == 'none') then
   if part then redis.call('HSET', KEYS[2], 'shard', ARGV[8]) end
   m[1] = ARGV[1]
 end
+if ARGV[9] ~= '' and m[1] then
+  local kept = redis.call('HGET', KEYS[2], 'retention')
+  if kept ~= ARGV[9] then
+    if kept and not part then return {'retention', kept} end
+    redis.call('HSET', KEYS[2], 'retention', ARGV[9])
+  end
+end
 if ARGV[7] ~= '0' and redis.call('EXISTS', KEYS[3]) == 0 then
   redis.call('HSET', KEYS[3], 'last', 0)
   redis.call('PEXPIRE', KEYS[3], ARGV[7])
@@ -91,7 +98,7 @@ return {'open', m[1] and 1 or 0}
 MARK: Final = Script(
     2,
     """-- the marks of a stream in shards. KEYS the stream's own name, its meta
--- ARGV version, layout, codec, shards, hash, only_if_exists
+-- ARGV version, layout, codec, shards, hash, only_if_exists, retention or ''
 local m = redis.call('HMGET', KEYS[2], 'version', 'layout', 'codec', 'shards', 'grown', 'hash')
 if m[1] and tonumber(m[1]) > tonumber(ARGV[1]) then return {'newer', m[1]} end
 if redis.call('TYPE', KEYS[1]).ok == 'stream' then
@@ -106,50 +113,17 @@ if m[1] and m[4] ~= '1' then
       return {'other', m[2], m[3], m[4]}
     end
   end
-  return {'marked', tonumber(m[4])}
+  local kept = redis.call('HGET', KEYS[2], 'retention')
+  if kept and ARGV[7] ~= '' and kept ~= ARGV[7] then return {'retention', kept} end
+  if ARGV[7] ~= '' then redis.call('HSET', KEYS[2], 'retention', ARGV[7]) end
+  return {'marked', tonumber(m[4]), kept or ARGV[7]}
 end
 if ARGV[6] == '1' then return {'absent'} end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[2], 'version', ARGV[1], 'layout', ARGV[2], 'codec', ARGV[3],
   'shards', ARGV[4], 'hash', ARGV[5])
-return {'marked', tonumber(ARGV[4])}
-""",
-)
-
-APPEND: Final = Script(
-    3,
-    """-- append a batch once. KEYS stream, meta, session
--- ARGV sequence, stamp or '', which key must exist or 0, ttl, then for each entry: n, n parts
-local last = tonumber(redis.call('HGET', KEYS[3], 'last') or false)
-if not last then return {'missing'} end
-local sequence = tonumber(ARGV[1])
-local slot = 'b' .. sequence % 64
-if sequence <= last then
-  local kept = redis.call('HGET', KEYS[3], slot) or ''
-  local at = string.find(kept, ' ', 1, true)
-  if at and tonumber(string.sub(kept, 1, at - 1)) == sequence then
-    return {'again', string.sub(kept, at + 1)}
-  end
-  return {'gap', last}
-end
-if sequence ~= last + 1 then return {'gap', last} end
-if ARGV[2] ~= '' and redis.call('HGET', KEYS[2], 'stamp') ~= ARGV[2] then return {'unmarked'} end
-if ARGV[3] ~= '0' and redis.call('EXISTS', KEYS[tonumber(ARGV[3])]) == 0 then return {'absent'} end
-local total, at = #ARGV, 5
-local n = tonumber(ARGV[at])
-local first = redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 1, at + n))
-at = at + n + 1
-if at <= total then
-  local following = string.sub(first, 1, string.find(first, '-', 1, true)) .. '*'
-  repeat
-    n = tonumber(ARGV[at])
-    redis.call('XADD', KEYS[1], following, unpack(ARGV, at + 1, at + n))
-    at = at + n + 1
-  until at > total
-end
-redis.call('HSET', KEYS[3], 'last', sequence, slot, ARGV[1] .. ' ' .. first)
-redis.call('PEXPIRE', KEYS[3], ARGV[4])
-return {'stored', first}
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[2], 'retention', ARGV[7]) end
+return {'marked', tonumber(ARGV[4]), ARGV[7]}
 """,
 )
 

@@ -80,6 +80,7 @@ def test_the_readme_begins_with_a_program_of_at_most_twelve_lines() -> None:
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=place_of)
+@pytest.mark.conformance("CR-042")
 def test_a_program_runs_on_a_server(block: Block, embedded_server: Server) -> None:
     """Each complete program does what its paper says, on Valkey."""
     embedded_server.flush()
@@ -89,6 +90,7 @@ def test_a_program_runs_on_a_server(block: Block, embedded_server: Server) -> No
 @pytest.mark.parametrize(
     "block", [block for block in PROGRAMS if not NEEDS_REDIS.search(block.code)], ids=place_of
 )
+@pytest.mark.conformance("CR-042")
 def test_a_program_runs_in_memory(block: Block) -> None:
     """… and the same without any server."""
     run(block, "memory://docs")

@@ -115,6 +115,11 @@ def _checked(text: str, scheme: str) -> Url:
             f"a URL's host and port must be a name and a number from 1 to 65535, "
             f"got {_masked(text)!r}; {_ESCAPED}"
         ) from None
+    if "," in host and scheme in ("redis", "rediss"):
+        raise ConfigError(
+            f"{scheme}:// takes one server, got several in {_masked(text)!r}; "
+            f"write {scheme}+sentinel:// for the sentinels of one"
+        )
     if port == 0:
         raise ConfigError(f"a URL's port must be from 1 to 65535, got 0 in {_masked(text)!r}")
     if "#" in text or (scheme.startswith("redis") and scheme != "redis+unix" and "@" in parts.path):

@@ -80,6 +80,7 @@ async def test_groups_and_pending_tell_who_holds_what(shell: Shell, embedded_url
 
 
 @pytest.mark.usefixtures("orders")
+@pytest.mark.conformance("CR-018")
 def test_no_groups_and_no_such_group_are_said(shell: Shell) -> None:
     """Nothing is printed where there is nothing."""
     done = shell("groups", "orders")

@@ -32,6 +32,7 @@ class MemoryHarness:
 
 
 @pytest.mark.parametrize("check", checks(MemoryHarness.features), ids=name_of)
+@pytest.mark.conformance("SS-071")
 async def test_conformance(check: Check) -> None:
     """Each promise, as its docstring states it."""
     await check(MemoryHarness())

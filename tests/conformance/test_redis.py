@@ -36,6 +36,7 @@ class RedisHarness:
 
 
 @pytest.mark.parametrize("check", checks(RedisBackend.features), ids=name_of)
+@pytest.mark.conformance("SS-071")
 async def test_redis(check: Check, servers: str) -> None:
     harness: Harness = RedisHarness(servers)
     await check(harness)

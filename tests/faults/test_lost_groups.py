@@ -66,6 +66,7 @@ def count(signals: list[Signal], kind: str) -> int:
 
 
 @pytest.mark.parametrize("lose", [destroy_group, delete_stream, rename_stream, flush_all])
+@pytest.mark.conformance("CR-032", "PU-054")
 async def test_a_group_that_is_lost_under_blocked_readers_is_made_anew(
     servers: str, lose: Callable[[str], None]
 ) -> None:
@@ -86,6 +87,7 @@ async def test_a_group_that_is_lost_under_blocked_readers_is_made_anew(
     assert count(signals, "group-lost") >= 1
 
 
+@pytest.mark.conformance("PU-053")
 async def test_what_was_added_between_loss_and_remaking_is_not_skipped(servers: str) -> None:
     async with two_members(servers) as (one, two, signals):
         await soon(lambda: blocked(servers) == 2, "both wait for events")
@@ -144,6 +146,7 @@ async def test_an_ack_of_what_failed_before_into_a_group_that_is_gone_is_no_erro
             await settled(servers)
 
 
+@pytest.mark.conformance("CR-030")
 async def test_what_was_trimmed_while_pending_is_signalled_and_never_handled(servers: str) -> None:
     add(servers, range(20))
     asked(servers, "XGROUP", "CREATE", STREAM, GROUP, "0")

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.one_loop
 APPENDS = 100_000
 
 
+@pytest.mark.conformance("CR-046", "SS-020")
 async def test_a_lost_reply_stores_nothing_twice_and_keeps_the_order(
     servers: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,7 @@ async def finished(team: Team, url: str, count: int) -> Counter[int]:
     return done
 
 
+@pytest.mark.conformance("PU-039")
 async def test_kills_in_the_middle_of_work_lose_nothing(servers: str, team: Team) -> None:
     """Two of three at once, then another; each kill repeats at most what was in flight."""
     workers = {name: team.start(name, servers, lease=LEASE, work=0.002) for name in "abcd"}
@@ -118,6 +119,7 @@ async def test_a_loop_blocked_for_longer_than_hold_is_taken_over(servers: str, t
     assert team.signals("blocked", "member-lapsed")
 
 
+@pytest.mark.conformance("PU-036", "SS-052")
 async def test_a_handler_of_five_leases_is_delivered_once(servers: str, team: Team) -> None:
     add(servers, range(10))
     team.start("slow", servers, lease=LEASE, at=0, sleep=5 * LEASE)
@@ -162,6 +164,7 @@ async def test_a_name_that_is_taken_up_again_gets_all_its_pending_events(servers
     assert await take_up_a_name(servers, 2000) == 2000
 
 
+@pytest.mark.conformance("CR-034")
 async def test_a_member_that_may_be_dead_yields_nothing_of_what_it_had(embedded_url: str) -> None:
     add(embedded_url, range(10))
     async with (

@@ -64,6 +64,7 @@ async def test_appends_that_do_not_check_their_sequence_are_noticed(
     assert stored(embedded_url) != list(range(20_000))
 
 
+@pytest.mark.conformance("PU-041")
 async def test_a_claim_without_its_fence_is_noticed(embedded_url: str, install: Any) -> None:
     thief = mutate(group_scripts.CLAIM, ("if beat ~= ARGV[5] then", "if false then"))
     install(takeovers, "CLAIM", thief)
@@ -78,6 +79,7 @@ async def test_a_dead_member_that_acks_as_if_it_lived_is_noticed(
     assert left < 10
 
 
+@pytest.mark.conformance("SS-051")
 async def test_a_claim_that_ends_with_its_first_page_is_noticed(
     embedded_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

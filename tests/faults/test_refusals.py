@@ -116,6 +116,7 @@ async def at_work(url: str) -> AsyncGenerator[tuple[Work, list[Signal]]]:
     ],
     ids=lambda text: text.partition(" ")[0],
 )
+@pytest.mark.conformance("PU-058", "SS-066")
 async def test_refused_for_seconds_there_is_no_hot_loop_and_no_flood(
     refusal: str, embedded_url: str
 ) -> None:

@@ -199,6 +199,7 @@ async def kill_clients(server: FaultyServer) -> None:
 
 
 @pytest.mark.parametrize("fault", [kill, pause, flush_scripts, kill_clients])
+@pytest.mark.conformance("PU-059")
 async def test_where_the_state_survives_nothing_is_lost_doubled_or_unknown(
     durable: FaultyServer, fault: Callable[[FaultyServer], Any]
 ) -> None:

@@ -37,6 +37,7 @@ async def test_all_that_is_said_about_an_event_comes_back_with_it(client: Client
         assert (event.deliveries, event.attempts) == (1, 0)
 
 
+@pytest.mark.conformance("PU-015")
 async def test_without_metadata_there_is_none_and_the_time_is_that_of_appending(
     client: Client,
 ) -> None:
@@ -53,6 +54,7 @@ async def test_without_metadata_there_is_none_and_the_time_is_that_of_appending(
     assert before - 1 < bare.timestamp < time.time() + 1
 
 
+@pytest.mark.conformance("CR-011")
 async def test_plain_values_come_back_as_text(client: Client) -> None:
     """Numbers as they are written, bytes that are no UTF-8 unharmed."""
     stream = client.stream("orders")
@@ -119,6 +121,7 @@ async def test_one_bad_append_leaves_those_beside_it_alone(client: Client) -> No
     assert numbers(await everything(stream)) == [1, 4]
 
 
+@pytest.mark.conformance("PU-008")
 async def test_only_if_exists_makes_no_stream(client: Client) -> None:
     """It is NotFound until somebody else has made it."""
     stream = client.stream("orders")
@@ -176,6 +179,7 @@ async def test_a_stream_tells_what_it_holds(client: Client) -> None:
     assert numbers(await stream.read_range(limit=2, reverse=True)) == [4, 3]
 
 
+@pytest.mark.conformance("PU-013", "PU-014")
 async def test_events_are_removed_and_streams_destroyed(client: Client) -> None:
     """And a stream of the same name may then have another format."""
     stream = client.stream("orders")

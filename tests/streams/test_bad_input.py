@@ -90,6 +90,7 @@ async def test_a_socket_that_is_not_there_is_unavailable(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("user", ["me", "nobody"])
+@pytest.mark.conformance("SS-065")
 async def test_a_wrong_password_is_rejected(servers: str, user: str) -> None:
     """At once, and not retryable: it does not go away by waiting."""
     with redis.Redis.from_url(servers) as admin:
@@ -162,6 +163,7 @@ async def test_a_server_that_is_new_enough_is_taken(version: bytes) -> None:
 
 
 @pytest.mark.parametrize("verb", ["append", "writer", "reader", "group", "length", "info", "trim"])
+@pytest.mark.conformance("CR-039")
 async def test_a_key_that_is_no_stream_is_rejected(servers: str, verb: str) -> None:
     """By every verb, naming the key; what it holds is untouched."""
     async with connect(servers, observer=lambda _: None) as client:
@@ -190,6 +192,7 @@ async def test_a_key_that_is_no_stream_is_rejected(servers: str, verb: str) -> N
         assert await client.redis.get("orders") == b"text"
 
 
+@pytest.mark.conformance("SS-070")
 async def test_a_key_that_becomes_another_type_is_told_to_who_reads(servers: str) -> None:
     """The iteration raises, at every step."""
     async with connect(servers, observer=lambda _: None) as client:
@@ -225,12 +228,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
+@pytest.mark.conformance("SS-001")
 def test_good_names_are_taken(name: str) -> None:
     """As they are."""
     assert check_stream(name) == name
 
 
 @pytest.mark.parametrize("name", BAD, ids=lambda name: name[:12] or "empty")
+@pytest.mark.conformance("PU-001", "SS-001")
 def test_bad_names_are_refused(name: str) -> None:
     """What must hold, what was given, and the way to take what others made."""
     with pytest.raises(ConfigError, match=BAD[name]) as error:
@@ -254,6 +259,7 @@ def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
 
 
 @pytest.mark.one_loop
+@pytest.mark.conformance("PU-001")
 async def test_a_bad_name_is_refused_by_the_client_before_anything_is_asked(client: Client) -> None:
     """As are shards that cannot be."""
     for name in BAD:
@@ -321,6 +327,7 @@ async def test_a_timeout_must_be_seconds(timeout: str) -> None:
         await connect(f"redis://127.0.0.1:1?timeout={timeout}").__aenter__()
 
 
+@pytest.mark.conformance("SS-069")
 def test_every_error_of_ours_is_one_of_the_tree() -> None:
     """And says what a program can do about it."""
     names = [name for name in penstock.__all__ if isinstance(getattr(penstock, name), type)]

@@ -153,6 +153,7 @@ async def test_asking_an_ended_reader_again_lets_others_run(client: Client) -> N
     assert turns >= 25
 
 
+@pytest.mark.conformance("SS-067")
 async def test_a_closed_client_closes_what_is_open(url: str) -> None:
     """Nothing goes on behind its back."""
     client = connect(url)
@@ -170,6 +171,7 @@ async def test_a_closed_client_closes_what_is_open(url: str) -> None:
     await soon(lambda: reader.statistics().buffered >= 0 and group.statistics(), "still there")
 
 
+@pytest.mark.conformance("SS-015")
 async def test_handles_share_their_session(servers: str) -> None:
     """A handle costs nothing, however often it is made."""
     async with connect(servers) as client:

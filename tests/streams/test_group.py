@@ -58,6 +58,7 @@ async def nothing_is_left(stream: Stream[Any]) -> None:
 # --- what is given ---------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-017")
 async def test_a_new_group_begins_at_the_oldest_event(client: Client) -> None:
     """And goes on where it stands: nothing that was acked comes again."""
     stream = await filled(client, 10)
@@ -70,6 +71,7 @@ async def test_a_new_group_begins_at_the_oldest_event(client: Client) -> None:
     await nothing_is_left(stream)
 
 
+@pytest.mark.conformance("CR-017", "CR-026", "CR-031", "PU-031", "SS-034")
 async def test_a_group_starts_where_its_first_member_says(
     client: Client, signals: list[Signal]
 ) -> None:
@@ -87,6 +89,7 @@ async def test_a_group_starts_where_its_first_member_says(
     assert "start-ignored" in [signal.kind for signal in signals]
 
 
+@pytest.mark.conformance("CR-022", "PU-029", "SS-033", "SS-048")
 async def test_members_share_the_events(client: Client, url: str) -> None:
     """Each goes to one of them."""
     stream = await filled(client, 300)
@@ -105,6 +108,7 @@ async def test_members_share_the_events(client: Client, url: str) -> None:
     assert all(found)
 
 
+@pytest.mark.conformance("PU-030")
 async def test_groups_are_independent(client: Client) -> None:
     """Each sees everything."""
     stream = await filled(client, 5)
@@ -113,6 +117,7 @@ async def test_groups_are_independent(client: Client) -> None:
             assert numbers(await take(group, 5)) == list(range(5))
 
 
+@pytest.mark.conformance("PU-052")
 async def test_several_streams_are_shared_by_one_member(client: Client) -> None:
     """Acks go to the stream that each came from."""
     a, b = client.stream("a"), client.stream("b")
@@ -127,6 +132,7 @@ async def test_several_streams_are_shared_by_one_member(client: Client) -> None:
         assert [info.pending for info in await stream.groups()] == [0]
 
 
+@pytest.mark.conformance("PU-028")
 async def test_where_acks_what_it_filters_out(client: Client) -> None:
     """Nobody else gets it."""
     stream = client.stream("orders")
@@ -161,6 +167,7 @@ async def test_a_group_ends_when_all_up_to_the_end_is_settled(client: Client) ->
 # --- acks ------------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SS-039", "SS-040")
 async def test_acks_are_sent_within_the_interval_by_themselves(client: Client) -> None:
     """And counted; until then the events are pending."""
     stream = await filled(client, 3)
@@ -248,6 +255,7 @@ async def test_an_event_that_somebody_acked_meanwhile_is_reported(
 # --- failures --------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("PU-036")
 async def test_a_nacked_event_comes_again_counted_after_its_delay(client: Client) -> None:
     """To any member, as often as it fails."""
     stream = await filled(client, 1)
@@ -372,6 +380,7 @@ async def test_what_is_held_too_long_is_released_and_a_late_ack_refused(
     assert (expired.count, expired.stream, expired.group) == (1, "orders", "billing")
 
 
+@pytest.mark.conformance("PU-036")
 async def test_extending_keeps_an_event_in_hand(client: Client) -> None:
     """For as long as the work goes on."""
     stream = await filled(client, 2)
@@ -405,6 +414,7 @@ async def test_handling_says_when_the_event_was_lost_meanwhile(client: Client) -
 # --- leaving ---------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-033", "PU-037", "SS-043")
 async def test_leaving_sends_acks_and_hands_back_the_rest_uncounted(client: Client) -> None:
     """Another member has it within a second."""
     stream = await filled(client, 10)
@@ -484,6 +494,7 @@ async def test_a_group_is_used_within_its_block(client: Client) -> None:
 # --- names -----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-025", "PU-035", "SS-032", "SS-036", "SS-044")
 async def test_a_name_that_is_taken_up_again_gets_its_own_pending_events_first(
     client: Client, url: str
 ) -> None:
@@ -501,6 +512,7 @@ async def test_a_name_that_is_taken_up_again_gets_its_own_pending_events_first(
     assert [event.deliveries for event in found] == [2, 2, 2, 1, 1, 1]
 
 
+@pytest.mark.conformance("CR-027", "PU-035", "SS-049")
 async def test_events_of_a_dead_member_are_taken_over(client: Client, url: str) -> None:
     """Within a lease and a half; that is signalled."""
     await filled(client, 3)
@@ -545,6 +557,7 @@ async def test_a_second_living_member_of_one_name_is_refused(client: Client, url
 # --- bounds ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SS-029", "SS-031")
 async def test_no_more_than_max_in_flight_are_held(client: Client) -> None:
     """Fetched and not yet acked; as soon as some are acked, others come."""
     stream = await filled(client, 60)
@@ -572,6 +585,7 @@ async def test_bytes_in_flight_are_bounded(client: Client) -> None:
             await tiny.flush()
 
 
+@pytest.mark.conformance("SS-027")
 async def test_batches_are_full_or_what_came_in_time(client: Client) -> None:
     """And at most half of what may be in flight: the other half is read ahead."""
     stream = await filled(client, 25)
@@ -606,6 +620,7 @@ async def test_batches_are_full_or_what_came_in_time(client: Client) -> None:
     ids=str,
 )
 @pytest.mark.one_loop
+@pytest.mark.conformance("SS-031")
 async def test_wrong_options_are_refused(options: dict[str, Any], said: str) -> None:
     """Before anything is started."""
     async with connect("memory://") as client:
@@ -616,6 +631,7 @@ async def test_wrong_options_are_refused(options: dict[str, Any], said: str) -> 
 
 
 @pytest.mark.one_loop
+@pytest.mark.conformance("CR-021")
 async def test_wrong_names_and_delays_are_refused() -> None:
     """With what was given."""
     async with connect("memory://") as client:
@@ -634,6 +650,7 @@ async def test_wrong_names_and_delays_are_refused() -> None:
 # --- what is said ----------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-024")
 async def test_a_group_tells_its_lag_and_what_is_pending(client: Client) -> None:
     """Over all members; and a member what it was given."""
     stream = await filled(client, 30)

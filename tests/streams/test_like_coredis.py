@@ -20,6 +20,7 @@ pytestmark = pytest.mark.one_loop
 # --- readers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-006")
 async def test_an_iteration_goes_on_where_the_one_before_was_left(client: Client) -> None:
     """Within one block: nothing comes twice, nothing is left out."""
     stream = client.stream("orders")
@@ -35,6 +36,7 @@ async def test_an_iteration_goes_on_where_the_one_before_was_left(client: Client
     assert found == list(range(9))
 
 
+@pytest.mark.conformance("CR-008")
 async def test_what_is_read_ahead_is_bounded_over_all_streams(client: Client) -> None:
     """Not for each of them."""
     streams = [client.stream(name) for name in "abcd"]
@@ -47,6 +49,7 @@ async def test_what_is_read_ahead_is_bounded_over_all_streams(client: Client) ->
         assert len(await take(reader, 200)) == 200
 
 
+@pytest.mark.conformance("CR-010")
 async def test_a_full_stream_does_not_delay_another_ones_new_events(client: Client) -> None:
     """By more than about a page of what is read ahead."""
     a, b = client.stream("a"), client.stream("b")
@@ -62,6 +65,7 @@ async def test_a_full_stream_does_not_delay_another_ones_new_events(client: Clie
     assert before <= 250
 
 
+@pytest.mark.conformance("CR-036")
 async def test_idle_streams_delay_nobody(client: Client) -> None:
     """What is there already comes at once, though five streams have nothing."""
     streams = [client.stream(f"idle{n}") for n in range(5)]
@@ -74,6 +78,7 @@ async def test_idle_streams_delay_nobody(client: Client) -> None:
         assert time.monotonic() - begun < 0.8  # a read waits for a second
 
 
+@pytest.mark.conformance("CR-044")
 async def test_a_stream_may_be_called_like_an_option(client: Client) -> None:
     """It has its own start all the same."""
     for name in ("group", "timeout", "streams", "start"):
@@ -83,6 +88,7 @@ async def test_a_stream_may_be_called_like_an_option(client: Client) -> None:
             assert numbers([event async for event in reader]) == [0, 1]
 
 
+@pytest.mark.conformance("CR-041")
 async def test_a_text_is_no_list_of_streams(client: Client) -> None:
     """Nor is a list of names: nothing is opened."""
     for wrong in ("abc", ["abc"], [client.stream("a"), "b"]):
@@ -92,6 +98,7 @@ async def test_a_text_is_no_list_of_streams(client: Client) -> None:
             client.group("billing", wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.conformance("CR-037")
 async def test_waiting_for_longer_than_the_connection_may_take_is_no_error(servers: str) -> None:
     """The timeout of a connection is for connecting: a read waits as long as it is told."""
     async with connect(servers, timeout=0.3) as client:
@@ -104,6 +111,7 @@ async def test_waiting_for_longer_than_the_connection_may_take_is_no_error(serve
             assert number(await group.receive(PATIENCE)) == 0
 
 
+@pytest.mark.conformance("CR-045")
 async def test_taking_costs_the_same_however_many_are_buffered(client: Client) -> None:
     """Of tens of thousands as quickly as of hundreds."""
     stream = client.stream("orders")
@@ -130,6 +138,7 @@ def _is_full(reader: Reader[Any], enough: int) -> bool:
 # --- groups ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-016", "PU-032")
 async def test_two_that_make_a_group_at_once_agree(client: Client, url: str) -> None:
     """Both are members of the one group, and the stream is there."""
     async with connect(url) as other:
@@ -144,6 +153,7 @@ async def test_two_that_make_a_group_at_once_agree(client: Client, url: str) -> 
             pass  # once more does no harm
 
 
+@pytest.mark.conformance("CR-018", "CR-019")
 async def test_a_group_that_is_missing_is_named(client: Client) -> None:
     """Not those that are there."""
     stream = client.stream("orders")
@@ -154,6 +164,7 @@ async def test_a_group_that_is_missing_is_named(client: Client) -> None:
     assert "billing" not in str(caught.value)
 
 
+@pytest.mark.conformance("CR-043", "SS-033")
 async def test_members_without_a_name_have_one_that_nobody_else_has(client: Client) -> None:
     """In one program and one group."""
     groups = [client.stream("orders").group("billing") for _ in range(5)]
@@ -164,6 +175,7 @@ async def test_members_without_a_name_have_one_that_nobody_else_has(client: Clie
         await group.aclose()
 
 
+@pytest.mark.conformance("CR-035")
 async def test_tasks_that_share_a_member_get_each_event_once(client: Client) -> None:
     """And ack it."""
     stream = client.stream("orders")
@@ -182,6 +194,7 @@ async def test_tasks_that_share_a_member_get_each_event_once(client: Client) -> 
     assert all(found)
 
 
+@pytest.mark.conformance("CR-029")
 async def test_pending_events_of_all_streams_come_again(client: Client, url: str) -> None:
     """Each once, and new ones beside them: of no stream is anything dropped."""
     names = ["a", "b", "c"]

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.one_loop
 # --- streams ---------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("PU-002")
 async def test_making_a_handle_asks_nothing_and_makes_nothing(client: Client) -> None:
     """Only its first use does."""
     stream = client.stream("orders", type=dict, shards=2)
@@ -29,6 +30,7 @@ async def test_making_a_handle_asks_nothing_and_makes_nothing(client: Client) ->
     assert await client.backend.describe("orders") is None
 
 
+@pytest.mark.conformance("PU-003", "PU-015")
 async def test_a_position_is_the_id_of_the_entry(servers: str) -> None:
     """As text, and its time is the event's."""
     async with connect(servers) as client:
@@ -40,6 +42,7 @@ async def test_a_position_is_the_id_of_the_entry(servers: str) -> None:
         assert abs(datetime.fromtimestamp(event.timestamp, UTC).timestamp() - time.time()) < 60
 
 
+@pytest.mark.conformance("CR-011", "PU-005")
 async def test_any_bytes_come_back_identical(client: Client) -> None:
     """NUL, what is no text, and nothing at all."""
     blobs = client.stream("blobs", type=bytes)
@@ -48,6 +51,7 @@ async def test_any_bytes_come_back_identical(client: Client) -> None:
     assert [event.value for event in await everything(blobs)] == given
 
 
+@pytest.mark.conformance("PU-006")
 async def test_a_stream_is_not_trimmed_unless_it_is_told_to_be(client: Client) -> None:
     """Nothing goes by itself."""
     stream = client.stream("orders")
@@ -55,6 +59,7 @@ async def test_a_stream_is_not_trimmed_unless_it_is_told_to_be(client: Client) -
     assert await stream.length() == 3000
 
 
+@pytest.mark.conformance("PU-012")
 async def test_a_group_makes_its_stream(client: Client) -> None:
     """On entry: what is appended later is its first event."""
     stream = client.stream("orders")
@@ -64,6 +69,7 @@ async def test_a_group_makes_its_stream(client: Client) -> None:
         assert number(await group.receive(PATIENCE)) == 0
 
 
+@pytest.mark.conformance("PU-062", "SS-064")
 async def test_a_stream_is_read_in_one_step_without_effects(client: Client) -> None:
     """Nobody's place moves, and nothing is pending."""
     stream = client.stream("orders")
@@ -78,6 +84,7 @@ async def test_a_stream_is_read_in_one_step_without_effects(client: Client) -> N
         assert [info.last for info in before] == [info.last for info in after_it]
 
 
+@pytest.mark.conformance("PU-068")
 def test_all_keys_of_a_stream_share_its_hash_tag() -> None:
     """So that each script stays in one slot, whatever the stream is called."""
     for shard in (Shard("orders"), Shard("{eu}orders"), Shard("orders", 3, 8)):
@@ -95,6 +102,7 @@ def test_all_keys_of_a_stream_share_its_hash_tag() -> None:
 # --- readers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("PU-020")
 async def test_each_reader_gets_every_event_and_a_later_one_goes_on(client: Client) -> None:
     """Whoever else reads."""
     stream = client.stream("orders")
@@ -105,6 +113,7 @@ async def test_each_reader_gets_every_event_and_a_later_one_goes_on(client: Clie
         assert numbers(await take(three, 3)) == [7, 8, 9]
 
 
+@pytest.mark.conformance("PU-021", "PU-060")
 async def test_what_comes_before_anybody_asks_is_there(client: Client) -> None:
     """For a reader and for a group: it was fetched for them, and nobody else has it."""
     stream = client.stream("orders")
@@ -117,6 +126,7 @@ async def test_what_comes_before_anybody_asks_is_there(client: Client) -> None:
         assert time.monotonic() - begun < 5
 
 
+@pytest.mark.conformance("PU-022")
 async def test_a_task_that_stops_asking_ends_nobody_elses_reading(client: Client) -> None:
     """Cancelled or done: the others get the rest."""
     stream = client.stream("orders")
@@ -130,6 +140,7 @@ async def test_a_task_that_stops_asking_ends_nobody_elses_reading(client: Client
         assert number(await reader.receive(PATIENCE)) == 1
 
 
+@pytest.mark.conformance("PU-024")
 async def test_a_bad_pattern_raises_where_it_is_made(client: Client) -> None:
     """With its cause; an unanchored search is a pattern that says so."""
     stream = client.stream("orders")
@@ -143,6 +154,7 @@ async def test_a_bad_pattern_raises_where_it_is_made(client: Client) -> None:
 # --- groups ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("PU-038")
 async def test_a_dead_member_disappears_from_its_group(
     client: Client, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +179,7 @@ async def _members(client: Client, wanted: set[str]) -> bool:
     return {member.name for member in info.members} == wanted
 
 
+@pytest.mark.conformance("PU-039", "PU-040")
 async def test_after_all_were_away_what_was_in_flight_comes_to_the_first_one_back(
     client: Client, url: str
 ) -> None:
@@ -184,6 +197,7 @@ async def test_after_all_were_away_what_was_in_flight_comes_to_the_first_one_bac
         assert sorted(numbers(await take(group, 30))) == list(range(30))
 
 
+@pytest.mark.conformance("PU-042")
 async def test_groups_of_one_name_on_two_streams_have_nothing_in_common(client: Client) -> None:
     """The same member on both; one is dropped, and the other goes on."""
     a, b = client.stream("a"), client.stream("b")
@@ -200,6 +214,7 @@ async def test_groups_of_one_name_on_two_streams_have_nothing_in_common(client: 
 # --- life ------------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("PU-055")
 async def test_closing_is_prompt_and_twice_is_fine(client: Client) -> None:
     """Where somebody waits, and where nobody takes what was read ahead."""
     stream = client.stream("orders")
@@ -222,6 +237,7 @@ async def test_closing_is_prompt_and_twice_is_fine(client: Client) -> None:
     assert time.monotonic() - begun < 2
 
 
+@pytest.mark.conformance("PU-056")
 async def test_a_program_that_takes_nothing_keeps_its_lease(client: Client, url: str) -> None:
     """What was fetched for it goes to nobody else; and it can leave at once."""
     stream = client.stream("orders")

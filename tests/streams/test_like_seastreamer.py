@@ -19,6 +19,7 @@ pytestmark = pytest.mark.one_loop
 # --- writers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SS-011")
 async def test_sends_are_pipelined_over_streams_and_shards(servers: str) -> None:
     """Thousands of sends that go round four shards need few commands."""
     async with connect(servers) as client:
@@ -33,6 +34,7 @@ async def test_sends_are_pipelined_over_streams_and_shards(servers: str) -> None
         assert await stream.length() == 4001
 
 
+@pytest.mark.conformance("SS-014")
 async def test_a_writer_belongs_to_its_stream(client: Client) -> None:
     """Another stream is another handle's, at the same time."""
     a, b = client.stream("a"), client.stream("b")
@@ -44,6 +46,7 @@ async def test_a_writer_belongs_to_its_stream(client: Client) -> None:
     assert numbers(await everything(b)) == list(range(100, 110))
 
 
+@pytest.mark.conformance("SS-016")
 async def test_explicit_times_come_in_any_order(client: Client) -> None:
     """Each event has the one that it was given; none is refused, positions increase."""
     stream = client.stream("orders")
@@ -57,6 +60,7 @@ async def test_explicit_times_come_in_any_order(client: Client) -> None:
 # --- readers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SS-023")
 async def test_the_newest_is_one_place_in_each_stream_and_shard(client: Client) -> None:
     """In streams that are there, empty or to come: all that is appended after entering is read."""
     full, parts = client.stream("full"), client.stream("parts", shards=3)
@@ -76,6 +80,7 @@ async def test_the_newest_is_one_place_in_each_stream_and_shard(client: Client) 
     assert sorted(found) == [*range(10, 16), *range(20, 26), *range(30, 36)]
 
 
+@pytest.mark.conformance("SS-047")
 async def test_a_reader_keeps_no_books_of_acks(client: Client) -> None:
     """There is no ack, and nothing is left of what was read."""
     stream = client.stream("orders")
@@ -90,6 +95,7 @@ async def test_a_reader_keeps_no_books_of_acks(client: Client) -> None:
     assert not await client.backend.groups(Shard("orders"))
 
 
+@pytest.mark.conformance("SS-059")
 async def test_seeking_is_a_readers_and_a_group_stays_where_it_is(client: Client) -> None:
     """Its events are read apart, as often as one likes."""
     stream = client.stream("orders")
@@ -107,6 +113,7 @@ async def test_seeking_is_a_readers_and_a_group_stays_where_it_is(client: Client
 # --- groups ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SS-035")
 async def test_a_group_waits_for_a_stream_that_is_missing(client: Client) -> None:
     """And goes on: waiting is no error."""
     async with client.stream("late").group("billing") as group:
@@ -115,6 +122,7 @@ async def test_a_group_waits_for_a_stream_that_is_missing(client: Client) -> Non
         assert numbers(await take(group, 2)) == [0, 1]
 
 
+@pytest.mark.conformance("PU-033", "SS-045")
 async def test_a_restart_begins_with_what_was_not_acked(client: Client, url: str) -> None:
     """Of five events four were acked: the fifth comes first, then new ones; acked ones never."""
     stream = client.stream("orders")
@@ -136,6 +144,7 @@ async def test_a_restart_begins_with_what_was_not_acked(client: Client, url: str
         await nothing_comes(group, 0.1)
 
 
+@pytest.mark.conformance("SS-041", "SS-042")
 async def test_single_events_and_batches_are_acked(client: Client) -> None:
     """In any order, each by itself."""
     stream = client.stream("orders")
@@ -153,6 +162,7 @@ async def test_single_events_and_batches_are_acked(client: Client) -> None:
         assert len(await group.pending()) == 2
 
 
+@pytest.mark.conformance("SS-050", "SS-053")
 async def test_what_was_taken_over_belongs_to_who_took_it(client: Client, url: str) -> None:
     """The server says so; a member that comes back under its old name gets new work."""
     stream = client.stream("orders")
@@ -173,6 +183,7 @@ async def test_what_was_taken_over_belongs_to_who_took_it(client: Client, url: s
         assert number(await bob.receive(PATIENCE)) == 3
 
 
+@pytest.mark.conformance("SS-067")
 async def test_closing_a_client_ends_what_is_open_and_sends_queued_acks(url: str) -> None:
     """Readers and groups; a writer sends what is pending as its block is left."""
     async with connect(url) as client, connect(url) as watching:

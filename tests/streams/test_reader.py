@@ -37,6 +37,7 @@ async def read(reader: Reader[Any]) -> list[int]:
 # --- start and until -------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-003", "PU-017", "PU-018")
 async def test_a_reader_starts_where_it_is_told(client: Client) -> None:
     """`after` excludes, `at` includes."""
     stream = client.stream("orders")
@@ -54,6 +55,7 @@ async def test_a_reader_starts_where_it_is_told(client: Client) -> None:
     assert (await read(stream.reader(start=at(first_ms), until=END)))[-3:] == [3, 4, 5]
 
 
+@pytest.mark.conformance("CR-001", "CR-040", "PU-016", "SS-022")
 async def test_newest_is_anchored_before_the_block_is_entered(client: Client) -> None:
     """What is appended then is read, though nothing was asked for yet; what was before is not."""
     stream = client.stream("orders")
@@ -64,6 +66,7 @@ async def test_newest_is_anchored_before_the_block_is_entered(client: Client) ->
         assert numbers(await take(other, 2)) == [3, 4]
 
 
+@pytest.mark.conformance("CR-002", "SS-024")
 async def test_a_reader_may_wait_for_a_stream_that_is_not_there_yet(client: Client) -> None:
     """From the oldest or the newest: it reads from its first event on."""
     stream = client.stream("orders")
@@ -112,6 +115,7 @@ async def test_a_reader_ends_at_a_position_that_is_still_read(client: Client) ->
         await client.reader([stream, client.stream("b")], until=positions[0]).__aenter__()
 
 
+@pytest.mark.conformance("CR-005")
 async def test_idle_ends_when_nothing_has_come_for_so_long(client: Client) -> None:
     """Counted from the last event, or from the entry."""
     stream = client.stream("orders")
@@ -143,6 +147,7 @@ async def test_idle_ends_when_nothing_has_come_for_so_long(client: Client) -> No
     ],
     ids=["topic", "glob", "pattern", "predicate", "none"],
 )
+@pytest.mark.conformance("PU-023", "PU-024", "PU-025")
 async def test_where_leaves_out_what_is_not_wanted(
     client: Client, where: Any, wanted: list[int]
 ) -> None:
@@ -170,6 +175,7 @@ async def test_an_error_of_the_predicate_is_raised_where_one_reads(client: Clien
 # --- taking ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-005", "CR-007")
 async def test_receive_waits_no_longer_than_it_is_told(client: Client) -> None:
     """And loses nothing that comes later."""
     stream = client.stream("orders")
@@ -180,6 +186,7 @@ async def test_receive_waits_no_longer_than_it_is_told(client: Client) -> None:
         assert number(await reader.receive(PATIENCE)) == 0
 
 
+@pytest.mark.conformance("SS-027")
 async def test_batches_are_full_or_what_came_in_time(client: Client) -> None:
     """In order, to the end."""
     stream = client.stream("orders")
@@ -195,6 +202,7 @@ async def test_batches_are_full_or_what_came_in_time(client: Client) -> None:
             break
 
 
+@pytest.mark.conformance("CR-038", "SS-026")
 async def test_a_cancelled_wait_loses_nothing(client: Client) -> None:
     """However often, and just when something comes."""
     stream = client.stream("orders")
@@ -214,6 +222,7 @@ async def test_a_cancelled_wait_loses_nothing(client: Client) -> None:
     assert found == list(range(30))
 
 
+@pytest.mark.conformance("CR-035", "PU-021")
 async def test_tasks_that_share_a_reader_get_each_event_once(client: Client) -> None:
     """Each of them in order."""
     stream = client.stream("orders")
@@ -233,6 +242,7 @@ async def test_tasks_that_share_a_reader_get_each_event_once(client: Client) -> 
     assert all(found)
 
 
+@pytest.mark.conformance("CR-010", "SS-025")
 async def test_several_streams_are_read_by_one_reader(client: Client) -> None:
     """Each in its own order; one that is full does not keep the other waiting."""
     a, b = client.stream("a"), client.stream("b", type=dict)
@@ -249,6 +259,7 @@ async def test_several_streams_are_read_by_one_reader(client: Client) -> None:
 # --- bounds ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-008", "CR-009", "SS-028", "SS-029", "SS-030")
 async def test_no_more_is_read_ahead_than_prefetch_allows(client: Client) -> None:
     """Until something is taken."""
     stream = client.stream("orders")
@@ -271,6 +282,7 @@ async def nothing_more(reader: Reader[Any], read_: int) -> None:
         assert reader.statistics().read == read_
 
 
+@pytest.mark.conformance("SS-030")
 async def test_large_events_bound_what_is_read_ahead_in_bytes(client: Client) -> None:
     """64 of them at first, then as many as fit in 16 MiB."""
     stream = client.stream("blobs", type=bytes)
@@ -287,6 +299,7 @@ async def test_large_events_bound_what_is_read_ahead_in_bytes(client: Client) ->
 # --- life ------------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-004", "CR-015")
 async def test_a_reader_is_used_within_its_block(client: Client) -> None:
     """And opened once."""
     stream = client.stream("orders")
@@ -303,6 +316,7 @@ async def test_a_reader_is_used_within_its_block(client: Client) -> None:
     assert await reader.receive(PATIENCE) is None
 
 
+@pytest.mark.conformance("PU-055")
 async def test_closing_ends_those_who_wait(client: Client) -> None:
     """They are not left hanging."""
     async with client.stream("orders").reader() as reader:
@@ -330,6 +344,7 @@ async def test_wrong_options_are_refused(client: Client) -> None:
                 reader.batches(size, within)
 
 
+@pytest.mark.conformance("PU-057", "SS-007")
 async def test_entries_of_others_are_read_beside_ours(client: Client) -> None:
     """Nothing is dropped."""
     stream = client.stream("orders")
@@ -344,6 +359,7 @@ async def test_entries_of_others_are_read_beside_ours(client: Client) -> None:
     assert events[1].timestamp == events[1].position[0] / 1000
 
 
+@pytest.mark.conformance("CR-038", "SS-066")
 async def test_a_reader_goes_on_where_it_stood_after_a_cut(embedded_url: str) -> None:
     """Nothing twice, nothing left out."""
     async with (

@@ -92,6 +92,7 @@ async def test_a_shard_says_which_one_it_is(client: Client) -> None:
     assert len(held) > 2
 
 
+@pytest.mark.conformance("PU-063")
 async def test_a_saved_position_that_was_trimmed_past_is_told(client: Client) -> None:
     """Nobody can tell how many there were; an own end is kept to."""
     stream = client.stream("orders")
@@ -135,6 +136,7 @@ async def test_a_seek_makes_a_loss_moot(client: Client) -> None:
 
 
 @pytest.mark.parametrize("wanted", [3, 30])
+@pytest.mark.conformance("PU-054", "PU-066")
 async def test_a_stream_made_anew_is_read_and_told_once(client: Client, wanted: int) -> None:
     """Whether it holds fewer events than the old one or more: each of them comes once."""
     stream = client.stream("orders")

@@ -36,6 +36,7 @@ async def rest(reader: Reader[Any]) -> list[int]:
 # --- seek ------------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SS-056")
 async def test_a_reader_goes_where_it_is_told_and_nothing_old_comes_after_it(
     client: Client,
 ) -> None:
@@ -56,6 +57,7 @@ async def test_a_reader_goes_where_it_is_told_and_nothing_old_comes_after_it(
         assert numbers(await take(reader, 2)) == [500, 501]
 
 
+@pytest.mark.conformance("SS-057")
 async def test_what_was_read_ahead_before_a_seek_never_comes_after_it(client: Client) -> None:
     """However often, and while others wait."""
     stream = client.stream("orders")
@@ -75,6 +77,7 @@ async def test_what_was_read_ahead_before_a_seek_never_comes_after_it(client: Cl
             assert first > behind
 
 
+@pytest.mark.conformance("SS-055")
 async def test_a_reader_goes_to_a_time(client: Client) -> None:
     """Which includes the events of its millisecond."""
     stream = client.stream("orders")
@@ -86,6 +89,7 @@ async def test_a_reader_goes_to_a_time(client: Client) -> None:
         assert number(await reader.receive(PATIENCE)) == 3
 
 
+@pytest.mark.conformance("CR-040", "PU-019", "SS-058")
 async def test_the_newest_is_anchored_when_seek_returns(client: Client) -> None:
     """What comes before anybody asks is read, however long that is."""
     stream = client.stream("orders")
@@ -161,6 +165,7 @@ async def test_a_seek_that_is_cancelled_did_or_did_not(client: Client) -> None:
             assert found in ([*range(1, 31)], [*range(50, 80)])
 
 
+@pytest.mark.conformance("PU-051", "SS-054")
 async def test_a_read_that_waits_is_woken_at_once(client: Client) -> None:
     """By seek, add, remove and close: far sooner than the second that a read waits."""
     a, b = client.stream("a"), client.stream("b")
@@ -189,6 +194,7 @@ async def test_a_read_that_waits_is_woken_at_once(client: Client) -> None:
 # --- streams that come and go ----------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-013", "PU-047")
 async def test_a_stream_is_added_where_the_reader_began_or_where_it_is_told(
     client: Client,
 ) -> None:
@@ -205,6 +211,7 @@ async def test_a_stream_is_added_where_the_reader_began_or_where_it_is_told(
         assert [stream.name for stream in reader.streams] == ["a", "b", "c"]
 
 
+@pytest.mark.conformance("CR-014", "PU-048")
 async def test_adding_a_known_stream_is_a_no_op_and_with_a_start_refused(client: Client) -> None:
     """By name: another handle is the same stream."""
     stream = client.stream("a")
@@ -217,6 +224,7 @@ async def test_adding_a_known_stream_is_a_no_op_and_with_a_start_refused(client:
         await nothing_comes(reader, 0.05)
 
 
+@pytest.mark.conformance("PU-049", "PU-050", "SS-060")
 async def test_a_stream_that_is_removed_yields_nothing_more_and_goes_on_when_added_again(
     client: Client,
 ) -> None:
@@ -251,6 +259,7 @@ async def test_an_ended_reader_reads_a_stream_that_is_added(client: Client) -> N
         assert await rest(reader) == [0, 1]
 
 
+@pytest.mark.conformance("CR-020")
 async def test_an_add_that_fails_leaves_the_reader_as_it_was(client: Client) -> None:
     """What it cannot read is refused by the call, and not a second time by reading."""
     a, b = client.stream("a"), client.stream("b")
@@ -287,6 +296,7 @@ async def test_moves_are_of_open_readers_and_of_their_streams(client: Client) ->
 # --- saved positions -------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-012", "CR-015")
 async def test_a_saved_position_goes_on_with_all_streams(client: Client) -> None:
     """With those that were added too: nothing twice, nothing left out."""
     a, b, c = (client.stream(name) for name in "abc")
@@ -339,6 +349,7 @@ async def test_a_reader_goes_back_to_what_it_saved(client: Client) -> None:
             assert number(await reader.receive(PATIENCE)) == first
 
 
+@pytest.mark.conformance("PU-027")
 async def test_what_is_filtered_out_moves_the_position_on(client: Client) -> None:
     """As soon as nothing before it waits to be yielded."""
     stream = client.stream("orders")
@@ -350,6 +361,7 @@ async def test_what_is_filtered_out_moves_the_position_on(client: Client) -> Non
         assert [*reader.positions().values()] == [positions[9]]
 
 
+@pytest.mark.conformance("SS-063")
 async def test_positions_are_by_shard(client: Client) -> None:
     """One for each that is read; a saved one goes on in each."""
     stream = client.stream("parts", shards=3)
@@ -370,6 +382,7 @@ async def test_positions_are_by_shard(client: Client) -> None:
         await other.reader(start=saved.replace("parts", "other")).__aenter__()
 
 
+@pytest.mark.conformance("SS-062")
 async def test_shards_of_a_stream_that_comes_to_be_are_all_read(client: Client) -> None:
     """From their first event on, though nobody knew of them on entry."""
     maker = client.stream("late", shards=4)

@@ -15,6 +15,7 @@ from streams.helping import everything, fill, numbers, soon, take
 pytestmark = pytest.mark.one_loop
 
 
+@pytest.mark.conformance("SS-012", "SS-018")
 async def test_a_key_has_one_shard_and_keeps_its_order(client: Client) -> None:
     """By single appends and by a writer alike; the shard is that of the hash, for ever."""
     stream = client.stream("orders", shards=4)
@@ -30,6 +31,7 @@ async def test_a_key_has_one_shard_and_keeps_its_order(client: Client) -> None:
         assert {event.shard for event in mine} == {shard_of(f"k{key}", 4)}
 
 
+@pytest.mark.conformance("SS-017")
 async def test_events_without_a_key_go_round(client: Client) -> None:
     """By writer, append_many and single appends: no shard gets all."""
     stream = client.stream("orders", shards=4)
@@ -44,6 +46,7 @@ async def test_events_without_a_key_go_round(client: Client) -> None:
     assert Counter(event.shard for event in events) == dict.fromkeys(range(4), 60)
 
 
+@pytest.mark.conformance("SS-061")
 async def test_other_handles_adopt_what_is_stored(client: Client, url: str) -> None:
     """Or are refused: with another number, in one shard, and for a shard's own name."""
     await client.stream("orders", shards=3).append({"n": 1})
@@ -107,6 +110,7 @@ async def test_what_a_dead_member_held_comes_from_every_shard(client: Client, ur
     assert sorted(numbers(again)) == list(range(30))
 
 
+@pytest.mark.conformance("SS-019")
 async def test_administration_counts_all_shards(client: Client) -> None:
     """Length, trim (by shard), read_range and remove by shard, destroy of everything."""
     stream = client.stream("{t}orders", shards=2)
@@ -128,6 +132,7 @@ async def test_administration_counts_all_shards(client: Client) -> None:
     assert await client.stream("{t}orders").length() == 1
 
 
+@pytest.mark.conformance("SS-061")
 async def test_a_stream_of_others_is_not_taken_for_a_shard(redis7_url: str) -> None:
     """Their key is where ours would be: refused, and left as it was."""
     async with connect(redis7_url) as client:
@@ -139,6 +144,7 @@ async def test_a_stream_of_others_is_not_taken_for_a_shard(redis7_url: str) -> N
         assert await theirs.length() == 1
 
 
+@pytest.mark.conformance("SS-018")
 async def test_one_shard_can_be_read_as_a_foreign_stream(redis7_url: str) -> None:
     """By its own key, as any other program would: it is one log then, not the stream."""
     async with connect(redis7_url) as client:

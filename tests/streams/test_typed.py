@@ -85,6 +85,7 @@ async def test_typed_values_come_out_as_what_they_were(
     assert event.key == "k"
 
 
+@pytest.mark.conformance("PU-057")
 async def test_what_is_not_of_the_type_is_undecodable_and_the_iteration_goes_on(
     client: Client,
 ) -> None:

@@ -53,6 +53,7 @@ async def turn() -> None:
 # --- on every backend ------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SS-010", "SS-012")
 async def test_what_is_sent_is_stored_in_order_with_its_metadata(client: Client) -> None:
     """Leaving the block waits for all of it."""
     stream = client.stream("orders")
@@ -66,6 +67,7 @@ async def test_what_is_sent_is_stored_in_order_with_its_metadata(client: Client)
     assert writer.statistics() == WriterStatistics(2500, 2500, 0, 0, 0, 0)
 
 
+@pytest.mark.conformance("SS-008")
 async def test_a_receipt_gives_the_position(client: Client) -> None:
     """Of its own event, as often as it is awaited."""
     stream = client.stream("orders")
@@ -82,6 +84,7 @@ async def test_a_receipt_gives_the_position(client: Client) -> None:
     assert [event.position for event in found][::2] == positions
 
 
+@pytest.mark.conformance("SS-013")
 async def test_after_a_flush_everything_is_stored(client: Client) -> None:
     """And the writer goes on."""
     stream = client.stream("orders")
@@ -121,6 +124,7 @@ async def test_several_tasks_may_share_a_writer(client: Client) -> None:
         assert numbers(e for e in found if e.key == str(task)) == list(range(100))
 
 
+@pytest.mark.conformance("SS-015")
 async def test_two_writers_of_one_stream_do_not_disturb_each_other(client: Client) -> None:
     """Nor single appends beside them; without a session it is the same."""
     stream = client.stream("orders")
@@ -152,6 +156,7 @@ async def test_a_value_that_cannot_be_sent_concerns_itself_alone(client: Client)
 # --- limits ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SS-009")
 async def test_no_more_than_max_pending_events_are_pending() -> None:
     """A send waits for room, and goes on as soon as there is some."""
     async with faked(max_pending=3) as (writer, fake):
@@ -169,6 +174,7 @@ async def test_no_more_than_max_pending_events_are_pending() -> None:
         fake.store()
 
 
+@pytest.mark.conformance("SS-009")
 async def test_no_more_than_max_pending_bytes_are_pending() -> None:
     """An event that would burst the limit waits; one larger than it goes alone."""
     async with faked(max_pending_bytes=100) as (writer, fake):
@@ -272,6 +278,7 @@ async def failing_in_the_background(writer: Writer[Any], fake: FakeAppender) -> 
     fake.fail(REFUSED)
 
 
+@pytest.mark.conformance("SS-013")
 async def test_the_exit_raises_what_was_not_told() -> None:
     """And closes all the same."""
     async with faked() as (writer, fake):
@@ -381,6 +388,7 @@ async def test_a_receipt_of_an_unknown_outcome_says_so() -> None:
             await writer.flush()
 
 
+@pytest.mark.conformance("SS-008")
 async def test_waiting_for_a_receipt_can_be_cancelled() -> None:
     """The event is on its way all the same, and the receipt good for another time."""
     async with faked() as (writer, fake):
@@ -450,6 +458,7 @@ async def test_a_lost_reply_doubles_nothing(embedded_url: str) -> None:
         assert numbers(await everything(stream)) == list(range(5000))
 
 
+@pytest.mark.conformance("SS-021")
 async def test_a_server_that_goes_silent_leaves_outcomes_unknown_in_time(embedded_url: str) -> None:
     """The send waits no longer than its timeout; a late reply harms nobody; it goes on after."""
     async with (
@@ -502,6 +511,7 @@ async def test_a_refusal_after_a_cut_leaves_nobody_waiting(embedded_url: str) ->
         assert await admin.stream("orders").length() == 1
 
 
+@pytest.mark.conformance("SS-021")
 async def test_an_unreachable_server_is_told_as_unavailable(embedded_url: str) -> None:
     """An append that could not be sent is certainly not stored."""
     async with (

@@ -85,6 +85,7 @@ def test_an_undecodable_value_raises_from_value_alone_and_again_and_again() -> N
     assert one.fields == ((b"p", b"bad"), (b"k", b"c-3"))
 
 
+@pytest.mark.conformance("SS-007")
 def test_repeated_fields_survive_in_order() -> None:
     """A stream may repeat a field, which a mapping would lose."""
     one = event(b"a", b"1", b"b", b"2", b"a", b"3", origin=Origin(layout=FieldsLayout()))
@@ -93,6 +94,7 @@ def test_repeated_fields_survive_in_order() -> None:
     assert one.payload == b""
 
 
+@pytest.mark.conformance("SS-003")
 def test_events_are_equal_by_place_and_bytes_whatever_is_decoded() -> None:
     """Whose handle read them, and how often they were handed out, makes no difference."""
     read, got = event(b"p", b"x"), event(b"p", b"x")
@@ -131,6 +133,7 @@ def test_events_are_not_tracked_by_the_garbage_collector() -> None:
     assert not gc.is_tracked(event(b"p", b"x"))
 
 
+@pytest.mark.conformance("SS-006")
 def test_a_timestamp_is_the_given_one_else_the_time_of_the_id() -> None:
     """An explicit time is metadata; the id is when it was appended."""
     assert event(b"p", b"x").timestamp == 1.5
@@ -150,6 +153,7 @@ def test_a_repr_shows_no_content() -> None:
 
 
 @given(positions)
+@pytest.mark.conformance("SS-005")
 def test_a_position_survives_its_string_and_its_bytes(position: Position) -> None:
     """Exactly, for one number and for two."""
     assert Position.parse(str(position)) == position == Position.of(position.raw)

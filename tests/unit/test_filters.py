@@ -48,6 +48,7 @@ def on(topic: str, payload: bytes = b"7") -> Event[Any]:
     ],
     ids=str,
 )
+@pytest.mark.conformance("PU-023")
 def test_where_wants_what_it_says(where: Where, wanted: list[str], unwanted: list[str]) -> None:
     """A topic and a regular expression are of the whole topic; a glob's dots are dots."""
     want = predicate(where)
@@ -77,6 +78,7 @@ def test_other_errors_of_a_predicate_are_the_programs() -> None:
 
 
 @pytest.mark.parametrize("where", [7, ["eu"], b"eu"])
+@pytest.mark.conformance("PU-026")
 def test_anything_else_is_refused(where: Any) -> None:
     """With what it may be, and what was given."""
     with pytest.raises(ConfigError, match=f"topic, a glob, .*got {type(where).__name__}"):

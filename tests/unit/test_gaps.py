@@ -176,6 +176,7 @@ def test_a_time_is_no_position() -> None:
         assert place.judge(log.state) is None
 
 
+@pytest.mark.conformance("PU-018")
 def test_a_time_includes_its_millisecond() -> None:
     assert before_time(1.5) == (1499, (1 << 64) - 1)
     assert before_time(1700000000.123) == (1700000000122, (1 << 64) - 1)

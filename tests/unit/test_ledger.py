@@ -161,6 +161,7 @@ def test_an_event_that_failed_before_is_acked_fenced() -> None:
     assert queued(ledger) == (ids(2), ids(1))
 
 
+@pytest.mark.conformance("SS-046")
 def test_what_could_not_be_sent_goes_first_the_next_time() -> None:
     """In its order, plain and fenced, and is counted as queued again."""
     ledger, origin = made()

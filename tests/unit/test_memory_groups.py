@@ -66,6 +66,7 @@ async def test_a_waiting_fetch_wakes_without_any_time(world: World) -> None:
     assert world.clock.monotonic() == 0.0
 
 
+@pytest.mark.conformance("PU-041")
 async def test_a_step_of_the_wall_clock_kills_nobody(world: World) -> None:
     """Leases are counted by the monotonic clock alone."""
     await world.append(5)

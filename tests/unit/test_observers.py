@@ -14,6 +14,7 @@ from penstock.signals import SEVERITY, Kind
 LOST = Signal("group-lost", "the group is gone", "orders", "billing", "alfred", 3)
 
 
+@pytest.mark.conformance("PU-067")
 def test_every_observer_gets_every_signal_in_order() -> None:
     """One that comes later gets the later ones."""
     first: list[Signal] = []
@@ -45,6 +46,7 @@ def test_a_failing_observer_harms_neither_the_work_nor_the_others(
     assert "broken observer" in str(record.exc_info[1])
 
 
+@pytest.mark.conformance("PU-067")
 def test_a_signal_that_nobody_observes_is_logged_with_its_facts(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from penstock.rules.partition import HASH, shard_of
 KNOWN = {"": 0, "a": 3, "customer-3": 1, "customer-4": 2, "Grüße": 1, "\udcff": 0, "123456789": 6}
 
 
+@pytest.mark.conformance("SS-017")
 def test_keys_stay_where_they_were_in_every_release() -> None:
     """A change here moves every key of every stream: it must not happen."""
     assert {key: shard_of(key, 8) for key in KNOWN} == KNOWN

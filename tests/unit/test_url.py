@@ -39,6 +39,7 @@ BAD = {
     "redis://h:0": "from 1 to 65535",
     "redis://h:65536": "1 to 65535",
     "redis://[::1": "1 to 65535",
+    "redis://a,b": "one server, got several",
     "redis://h/orders": "whole number.*'orders'",
     "redis://h/-1": "whole number",
     "redis://h?db=x": "whole number.*'x'",
@@ -53,6 +54,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", GOOD)
+@pytest.mark.conformance("SS-002")
 def test_a_url_is_read(text: str) -> None:
     """Into host, port, path and options, with what each scheme adds."""
     url = parse_url(text)
@@ -62,6 +64,7 @@ def test_a_url_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", BAD)
+@pytest.mark.conformance("SS-002", "SS-068")
 def test_a_wrong_url_is_refused_with_what_must_hold(text: str) -> None:
     """And with what was given."""
     with pytest.raises(ConfigError, match=BAD[text]):
@@ -87,6 +90,7 @@ def test_a_scheme_that_is_to_come_is_refused_as_such(scheme: str) -> None:
         ("redis+unix:///s?password=s3cret", None, SECRET),
     ],
 )
+@pytest.mark.conformance("SS-065")
 def test_a_login_is_read_and_never_shown(text: str, user: str | None, password: str | None) -> None:
     """Percent-encoded characters mean themselves."""
     url = parse_url(text)

@@ -81,6 +81,20 @@ def sync_client(address: Address) -> redis.Redis:
     return sentinel.master_for(address.sentinels.master)
 
 
+async def close_async(client: redis.asyncio.Redis) -> None:
+    """Close a client of `async_client`, with its connections to sentinels."""
+    await client.aclose()
+    for sentinel in _sentinels_of(client):
+        await sentinel.aclose()
+
+
+def close_sync(client: redis.Redis) -> None:
+    """Close a client of `sync_client`, with its connections to sentinels."""
+    client.close()
+    for sentinel in _sentinels_of(client):
+        sentinel.close()
+
+
 def preload() -> None:
     """Import redis-py."""
     importlib.import_module("redis")
@@ -101,6 +115,12 @@ def _options(address: Address) -> dict[str, Any]:
     if address.sentinels is None:
         options.update(host=address.host, port=address.port)
     return {**options, **_tls_options(address.tls)}
+
+
+def _sentinels_of(client: Any) -> list[Any]:
+    """redis-py closes a client, and forgets those through which it found its master."""
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    return [] if manager is None else list(manager.sentinels)
 
 
 def _sentinel_options(address: Address, retry: Any) -> dict[str, Any]:

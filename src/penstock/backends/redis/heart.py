@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from penstock.backends.redis.control import sync_client
+from penstock.backends.redis.control import close_sync, sync_client
 from penstock.backends.redis.group_scripts import BEAT
 from penstock.backends.redis.link import Address
 from penstock.clock import Backoff, Clock
@@ -103,7 +103,7 @@ class Heart:
                 self._changed.clear()
                 self._beat_all(client)
         finally:
-            client.close()
+            close_sync(client)
 
     def _pause(self) -> float | None:
         """Seconds until the next beat is due; None: there is nothing to beat for."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from penstock.backends.redis.appender import RedisAppender
+from penstock.backends.redis.control import close_async
 from penstock.backends.redis.cursor import RedisCursor
 from penstock.backends.redis.describing import describe, destroy
 from penstock.backends.redis.keys import Keys, stream_key
@@ -173,4 +174,4 @@ class RedisBackend(RedisShardGroups):
             await self._watch.aclose()
         self.link.close()
         if self._redis is not None:
-            await self._redis.aclose()
+            await close_async(self._redis)

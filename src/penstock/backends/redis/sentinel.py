@@ -6,7 +6,8 @@ Does not    connect to the master, or decide that one has failed: the sentinels 
 Invariants  1. asked anew for every connection: no answer is kept.
             2. a sentinel that is cut off and still believes in the old master is outvoted by any
                other that answers: the highest configuration epoch wins.
-            3. what is connected elsewhere when the master moves is told within about a second.
+            3. what is connected elsewhere when the master moves is told within a fraction of a
+               second.
 Source      Redis' guidelines for Sentinel clients; reliability notes 1.2.
 """
 
@@ -22,8 +23,9 @@ from penstock.backends.redis.replies import by_name, text
 from penstock.backends.redis.wire import Arg, Wire
 from penstock.clock import Backoff, Clock
 
-EVERY: Final = 1.0
-"""Seconds between looks whether the master has moved: one short request to one sentinel."""
+EVERY: Final = 0.25
+"""Seconds between looks whether the master has moved: one short request to one sentinel. What the
+old master confirms until then is lost, and sentinels demote it seconds later."""
 
 _OTHERS: Final = 0.3
 """Seconds that an answer waits for those of the other sentinels."""
@@ -91,7 +93,7 @@ class MasterWatch:
 
     async def _run(self) -> None:
         """One sentinel after the other, each for as long as it answers."""
-        backoff = Backoff(first=EVERY / 2)
+        backoff = Backoff(first=0.5)
         while True:
             try:
                 await self._follow(backoff)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import socket
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +15,7 @@ import pytest
 import redis
 
 from faults.machinery import GROUP, STREAM, asked, soon, watched
+from faults.nodes import Node
 from penstock import (
     OLDEST,
     BackendUnavailable,
@@ -28,54 +26,11 @@ from penstock import (
     Reader,
     connect,
 )
-from support.servers import WATCHER, MissingServerError, redis_binary
+from support.servers import MissingServerError, redis_binary
 
 pytestmark = [pytest.mark.one_loop, pytest.mark.timeout(120)]
 
 LEASE = 1.0
-_WATCH = '"$@" & server=$!; read -r _; kill -9 $server 2>/dev/null; wait $server 2>/dev/null'
-
-
-class Node:
-    """A server or a sentinel, in a folder of its own."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder / name
-        self.folder.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.url = f"redis://127.0.0.1:{self.port}"
-        self._watcher: subprocess.Popen[bytes] | None = None
-
-    def start(self, *words: str) -> None:
-        """Start it, and return when it answers."""
-        own = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder))
-        files = ("--pidfile", str(self.folder / "pid"), "--logfile", str(self.folder / "log"))
-        self._watcher = subprocess.Popen(
-            ["sh", "-c", _WATCH, WATCHER, str(redis_binary()), *words, *own, *files],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(redis.RedisError):
-                if asked(self.url, "PING"):
-                    return
-            assert time.monotonic() < deadline, (self.folder / "log").read_text()
-            time.sleep(0.02)
-
-    def signal(self, number: int) -> None:
-        """As ``kill -number``."""
-        os.kill(int((self.folder / "pid").read_text()), number)
-
-    def stop(self) -> None:
-        """End it."""
-        if self._watcher is not None and self._watcher.stdin is not None:
-            self._watcher.stdin.close()
-            self._watcher.wait(20)
 
 
 class Watched:

@@ -206,6 +206,9 @@ async def connect(address: Address, *, master: bool = False) -> tuple[Wire, str]
             wire = await open_wire(address, host, port)
             return wire, await _welcomed(wire, address, master)
     except (TimeoutError, OSError, ConnectionLost) as error:
+        if isinstance(error, TimeoutError) and wire is None and address.tls is not None:
+            text = "there was no answer in time; perhaps it does not speak TLS there"
+            raise unavailable(ConnectionLost(text), address.place, verb="connect") from error
         _end(wire)
         raise unavailable(error, address.place, verb="connect") from error
     except BaseException:

@@ -51,6 +51,16 @@ if ARGV[5] == '1' then
     if consumers.err then return redis.error_reply(consumers.err) end
   end
 end
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  local back = (tonumber(redis.call('HGET', KEYS[4], '@time') or 0)) - now
+  if back > 1000 then  -- the clock went back: what waits for its time must not wait for the old one
+    for at = 0, redis.call('ZCARD', KEYS[3]) - 1, 500 do
+      local page = redis.call('ZRANGE', KEYS[3], at, at + 499, 'WITHSCORES')
+      for i = 1, #page, 2 do redis.call('ZADD', KEYS[3], page[i + 1] - back, page[i]) end
+    end
+  end
+  redis.call('HSET', KEYS[4], '@time', now)
+end
 local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[4])
 local ids, deliveries, entries, counts = {}, {}, {}, {}
 for _, id in ipairs(due) do  -- parked in a group that is gone: it may be in a living hand by now
@@ -125,7 +135,11 @@ PARK: Final = Script(
     """-- hand events back. KEYS stream, parked, attempts
 -- ARGV group, member, parked consumer, delay in ms, company (-1: no failure), most (0: any), ids...
 local time = redis.call('TIME')
-local due = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4]
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local due = now + ARGV[4]
+if now > tonumber(redis.call('HGET', KEYS[3], '@time') or 0) then
+  redis.call('HSET', KEYS[3], '@time', now)
+end
 local room = math.huge
 if ARGV[6] ~= '0' then room = tonumber(ARGV[6]) - redis.call('ZCARD', KEYS[2]) end
 local kept, left = {}, {}

@@ -14,7 +14,7 @@ INPUTS = pyproject.toml scripts/setup.sh
 
 export PYTHON
 
-.PHONY: help demo test lab lint format types docs wheel examples bench compare check requirements clean
+.PHONY: help demo test lab lint format types docs wheel servers examples bench compare check requirements clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -47,6 +47,11 @@ docs: .venv/.dev
 # $PENSTOCK_PYTHONS: the interpreters to try the wheel on, by colon; without it: our own.
 wheel: .venv/.dev
 	@$(BIN)/pytest -m wheel tests/test_wheel.py $(ARGS)
+
+# A Redis 8 and a Valkey 8, fetched into .servers/ the first time.
+servers: .venv/.dev
+	$(BIN)/python scripts/servers.py
+	@$(BIN)/pytest -m servers -n $(AT_ONCE) --dist loadgroup tests/servers $(ARGS)
 
 examples: .venv/.dev
 	$(BIN)/python scripts/run_examples.py $(ARGS)

@@ -80,6 +80,8 @@ class Link:
             return wire
         limit = self.address.timeout if timeout is None else timeout
         last: BaseException = TimeoutError()
+        if self.address.tls is not None:  # a plain port waits for more of what it cannot read
+            last = ConnectionLost("no answer came in time; perhaps it does not speak TLS there")
         try:
             async with asyncio.timeout(limit), self._lock:
                 while self.now is None:
@@ -206,9 +208,6 @@ async def connect(address: Address, *, master: bool = False) -> tuple[Wire, str]
             wire = await open_wire(address, host, port)
             return wire, await _welcomed(wire, address, master)
     except (TimeoutError, OSError, ConnectionLost) as error:
-        if isinstance(error, TimeoutError) and wire is None and address.tls is not None:
-            text = "there was no answer in time; perhaps it does not speak TLS there"
-            raise unavailable(ConnectionLost(text), address.place, verb="connect") from error
         _end(wire)
         raise unavailable(error, address.place, verb="connect") from error
     except BaseException:

@@ -114,6 +114,7 @@ class Fetching(Generic[T]):
         self._inbox.end()
 
     async def _step(self, member: EventMember, ending: Ending) -> None:
+        self._say_full()
         if self.resting:
             await self._empty(member)
             if self.resting:
@@ -128,7 +129,8 @@ class Fetching(Generic[T]):
                 await self._fetch(member, ending, limit, self._sizer.room(events, size) - limit)
             else:
                 self.crowded = True
-                self._settling.hurry()
+                if self._ledger.queued:
+                    self._settling.hurry()
                 await self._until_room(ending)
 
     async def _one_by_one(self, member: EventMember, ending: Ending) -> None:
@@ -177,7 +179,6 @@ class Fetching(Generic[T]):
     async def _fetch_once(
         self, member: EventMember, ending: Ending, limit: int, ahead: int
     ) -> None:
-        self._say_full()
         try:
             began = self._clock.monotonic()
             new = not self._settling.full

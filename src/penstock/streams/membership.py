@@ -89,7 +89,6 @@ class Membership(Generic[T]):
             self._failures,
             self._fetching,
             self._signal,
-            self._find_shards,
         )
         self._changing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -284,16 +283,6 @@ class Membership(Generic[T]):
     def _on_breaker(self) -> None:
         self._fetching.breaker_changed()
 
-    async def _find_shards(self) -> None:
-        """Take up what streams have become that did not exist when the member joined."""
-        async with self._changing:
-            for stream in self._streams:
-                found = await _shards_of(stream)
-                known = {shard for shard in self.shards if shard.stream == stream.name}
-                if found.keys() != known and self._closing is None:
-                    await self._add({s: h for s, h in found.items() if s not in known})
-                    await self._remove([shard for shard in known if shard not in found])
-
     async def _add(self, shards: dict[Shard, Stream[T]]) -> None:
         assert self._member is not None
         assert self._ending is not None
@@ -309,13 +298,13 @@ class Membership(Generic[T]):
             raise
 
     async def _remove(self, shards: Sequence[Shard]) -> None:
-        """Leave *shards*, which are all that are left of their streams, or of another number."""
+        """Leave *shards*, which are all of their streams."""
         assert self._member is not None
         assert self._ending is not None
         for shard in shards:
             self._fetching.handles.pop(shard, None)
             self._ending.passed(shard)
-        for stream in {shard.stream for shard in shards} - {shard.stream for shard in self.shards}:
+        for stream in {shard.stream for shard in shards}:
             self._fetching.drop(stream)
             self._inbox.sift(lambda event, name=stream: event.stream != name)
             self._settling.lose(stream)

@@ -187,8 +187,8 @@ class Settling:
 
     async def _send_backs(self, member: EventMember, errors: list[PenstockError]) -> None:
         """Send what is queued, each once; what was not taken stays, in order."""
-        self.full = False
         left: list[_Back] = []
+        full = False
         try:
             for _ in range(len(self._backs)):
                 back = self._untaken(self._backs[0])
@@ -196,16 +196,17 @@ class Settling:
                 try:
                     await self._send_back(member, back)
                     self._ledger.returned(back.shard, back.ids)
-                except ParkedFull as full:
-                    self._ledger.returned(back.shard, full.kept)
-                    left.append(back._replace(ids=list(full.left)))
-                    self.full = True
+                except ParkedFull as crowd:
+                    self._ledger.returned(back.shard, crowd.kept)
+                    left.append(back._replace(ids=list(crowd.left)))
+                    full = True
                 except BackendUnavailable:
                     raise
                 except PenstockError as error:
                     left.append(back._replace(tried=True))
                     errors.append(error)
                 self._backs.popleft()
+            self.full = full
         finally:
             self._backs.extendleft(reversed(left))
 

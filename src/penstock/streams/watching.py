@@ -1,7 +1,7 @@
 """Watching: what comes of time passing while a member works.
 
 Does        release what was held too long; ack, where acks are delayed; notice a program that gets
-            on with nothing; find shards that have come.
+            on with nothing.
 Does not    fetch or send: it tells those who do.
 Invariants  1. what a program that still works has in hand is never taken from it before `hold`.
             2. a stall is told once, until something is settled again.
@@ -11,11 +11,10 @@ Used by     `membership.Membership`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 from penstock.clock import Clock
-from penstock.errors import BackendError
 from penstock.event import Event
 from penstock.rules.ledger import Ledger
 from penstock.streams.failing import Failures, Tell
@@ -24,12 +23,9 @@ from penstock.streams.group_options import GroupOptions
 from penstock.streams.inbox import Inbox
 from penstock.streams.settling import Settling
 
-_SHARDS: Final = 1.0
-"""Seconds between looks for shards of streams that do not exist yet."""
-
 
 class Watch:
-    """The watch of one member. Its parts are those of `Membership`; *find* finds new shards."""
+    """The watch of one member. Its parts are those of `Membership`."""
 
     def __init__(  # noqa: PLR0917 - made by Membership alone
         self,
@@ -41,7 +37,6 @@ class Watch:
         failures: Failures,
         fetching: Fetching[Any],
         tell: Tell,
-        find: Callable[[], Awaitable[None]],
     ) -> None:
         self._options = options
         self._clock = clock
@@ -51,12 +46,10 @@ class Watch:
         self._failures = failures
         self._fetching = fetching
         self._tell = tell
-        self._find = find
         self._later: deque[tuple[float, Sequence[Event[Any]]]] = deque()
         self._settled = -1
         self._since = 0.0
         self._stalled = False
-        self._find_at = 0.0
         self.expired = 0
 
     def ack_later(self, events: Sequence[Event[Any]]) -> None:
@@ -80,12 +73,6 @@ class Watch:
                 self._ack(self._later.popleft()[1])
             self._release(now)
             self._look_for_progress(now)
-            if now >= self._find_at:
-                self._find_at = now + _SHARDS
-                try:
-                    await self._find()
-                except BackendError:  # fetching meets it too, and says so
-                    continue
 
     def _ack(self, events: Sequence[Event[Any]]) -> None:
         self._settling.ack([event for event in events if self._ledger.in_hand(event)])

@@ -1,0 +1,85 @@
+"""Streams come to a group's member, and go, while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from penstock import END, Client, ConfigError, Event, LeaseLost, connect
+from streams.helping import PATIENCE, fill, numbers, take
+
+pytestmark = pytest.mark.one_loop
+
+
+async def test_a_stream_is_added_at_once(client: Client) -> None:
+    """Its events come, those that it had and those that come later; also to one that waits."""
+    a, b = client.stream("a"), client.stream("b")
+    await fill(a, 2)
+    await fill(b, 2, first=10)
+    async with client.group("billing", [a]) as group:
+        assert numbers(await take(group, 2)) == [0, 1]
+        waiting = asyncio.create_task(take(group, 3))
+        await asyncio.sleep(0.05)
+        await group.add_stream(b)
+        await group.add_stream(client.stream("b"))
+        await fill(b, 1, first=12)
+        events = await waiting
+        assert numbers(events) == [10, 11, 12]
+        assert {event.stream for event in events} == {"b"}
+        group.ack(events)
+        await fill(a, 1, first=2)
+        assert numbers(await take(group, 1)) == [2]
+    assert [info.pending for info in await b.groups()] == [0]
+
+
+async def test_a_stream_is_removed_at_once(client: Client, url: str) -> None:
+    """Queued acks are sent; all else of it goes to the other members, uncounted."""
+    a, b = client.stream("a"), client.stream("b")
+    await fill(a, 1)
+    await fill(b, 30, first=10)
+    async with client.group("billing", [a, b], ack_interval=None) as group:
+        events = await take(group, 6)
+        of_b = [event for event in events if event.stream == "b"]
+        group.ack(of_b[:2])
+        await group.remove_stream(b)
+        async with connect(url) as other, other.stream("b").group("billing") as taker:
+            again = await take(taker, 28)
+            assert set(numbers(again)) == set(range(10, 40)) - set(numbers(of_b[:2]))
+            assert {event.attempts for event in again} == {0}
+            taker.ack(again)
+            await taker.flush()
+        with pytest.raises(LeaseLost):
+            group.ack(of_b[2])
+        await fill(b, 1, first=50)
+        await fill(a, 1, first=1)
+        while (event := await group.receive(0.3)) is not None:
+            assert event.stream == "a"
+        await group.add_stream(b)
+        assert numbers(await take(group, 1)) == [50]
+
+
+async def test_what_cannot_be_removed_is_said(client: Client) -> None:
+    """A stream that is not shared, and the last one."""
+    a, b = client.stream("a"), client.stream("b")
+    async with client.group("billing", [a]) as group:
+        with pytest.raises(ConfigError, match="one of several"):
+            await group.remove_stream(b)
+        with pytest.raises(ConfigError, match="one of several"):
+            await group.remove_stream(a)
+
+
+async def test_an_added_stream_has_an_end_of_its_own(client: Client) -> None:
+    """END is what was the newest when it was added."""
+    a, b = client.stream("a"), client.stream("b")
+    await fill(a, 1)
+    await fill(b, 2, first=10)
+    async with asyncio.timeout(PATIENCE), client.group("billing", [a], until=END) as group:
+        await group.add_stream(b)
+        await fill(b, 1, first=12)
+        found: list[Event[Any]] = []
+        async for event in group:
+            found.append(event)
+            group.ack(event)
+    assert sorted(numbers(found)) == [0, 10, 11]

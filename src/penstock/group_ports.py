@@ -56,6 +56,24 @@ class EventGroups(Protocol):
         """Remove the group with all that is kept for it; False if there was none."""
         ...
 
+    async def create_group(self, shard: Shard, group: str, start: Start) -> bool:
+        """Make a group that shares events, and the stream if need be; False if it was there."""
+        ...
+
+    async def reset_group(
+        self, shard: Shard, group: str, start: Start, *, force: bool = False
+    ) -> None:
+        """Set a group of either kind elsewhere: nothing is pending, no failure or state is kept.
+
+        Dead letters stay. Waits up to one lease to see that who is in it is dead. *force*: its
+        living members are told (GroupVanished, Rebalanced), and begin anew.
+
+        Raises:
+            ConfigError: a member lives, and it is not forced.
+            NotFound: there is no such group.
+        """
+        ...
+
 
 class Letters(Protocol):
     """The dead letters of a group, whichever way it shares: what it has given up."""

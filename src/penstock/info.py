@@ -65,6 +65,11 @@ class GroupInfo(NamedTuple):
     """A group of a shard: `lag` (events not yet handed out) is None where it cannot be known.
 
     `pending` are held by members; `parked` (handed back, not yet due or not yet taken) come on top.
+    `pending_age`: seconds since the oldest of both was handed out or back; None: there is none.
+    `lag_seconds`: since when the first event that was not yet handed out has been there; 0: none.
+    `mark`: up to where everything is acked, as last noted. `deliveries`: how many events were
+    ever appended up to where the group has come. None: the backend, or this kind of group, cannot
+    know.
     """
 
     name: str
@@ -74,6 +79,11 @@ class GroupInfo(NamedTuple):
     parked: int
     last: Position | None
     members: tuple[MemberInfo, ...]
+    pending_age: float | None = None
+    lag_seconds: float | None = None
+    dead: int = 0
+    mark: Position | None = None
+    deliveries: int | None = None
 
 
 class PendingInfo(NamedTuple):

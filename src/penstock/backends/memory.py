@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from penstock.backends.memory_cursor import MemoryCursor
 from penstock.backends.memory_groups import MemoryEventMember
-from penstock.backends.memory_letters import MemoryLetters
+from penstock.backends.memory_placing import MemoryPlacing
 from penstock.backends.memory_shards import MemoryShardMember
 from penstock.backends.memory_store import (
     Key,
@@ -51,7 +51,7 @@ from penstock.ports import (
 __all__ = ["MemoryAppender", "MemoryBackend", "MemoryCursor", "forget"]
 
 
-class MemoryBackend(MemoryLetters):
+class MemoryBackend(MemoryPlacing):
     """Logs and groups of both kinds under one name of this process.
 
     Backends of one name share everything, also across threads and event loops; they should share
@@ -197,7 +197,8 @@ class MemoryBackend(MemoryLetters):
         with self._open_store.lock:
             log = self._place.store.log(shard)
             found = log.event_groups if log else {}
-            return [group.info(name, shard, now) for name, group in found.items()]
+            time = self._place.clock.time()
+            return [group.info(name, shard, now, time) for name, group in found.items()]
 
     async def pending(self, shard: Shard, group: str, limit: int) -> Sequence[PendingInfo]:
         """The oldest pending events of the group, at most *limit*.
@@ -217,17 +218,6 @@ class MemoryBackend(MemoryLetters):
                     key=shard.stream,
                 )
             return log.event_groups[group].pending(shard, limit, now)
-
-    async def drop(self, shard: Shard, group: str) -> bool:
-        """Remove the group with all that is kept for it; False if there was none."""
-        with self._open_store.lock:
-            log = self._place.store.log(shard)
-            there = log is not None and log.event_groups.pop(group, None) is not None
-            if log is not None:
-                log.dead.pop(group, None)
-                log.replays.pop(group, None)
-            self._place.store.ring(shard)
-        return there
 
     async def own(self, stream: Shard, group: str, member: MemberOptions) -> MemoryShardMember:
         """Become a member for all shards of the stream; shards are spread over living members.

@@ -205,16 +205,28 @@ class EventGroup:
         lost, self._unread, self._dropped = (self._unread, self._dropped), 0, 0
         return lost
 
-    def info(self, name: str, shard: Shard, now: float) -> GroupInfo:
-        """The group as it stands."""
+    def info(self, name: str, shard: Shard, now: float, time: float) -> GroupInfo:
+        """The group as it stands; *time*: seconds since 1970."""
         members = tuple(
             MemberInfo(m.name, len(m.held), now - m.active, m.beating(now))
             for m in self.members.values()
         )
-        lag = len(self.log.keys) - self.log.behind(self.last, 0).start
+        following: int = self.log.behind(self.last, 0).start
+        lag = len(self.log.keys) - following
+        since = self.log.keys[following][0] / 1000 if lag else time
+        oldest = min(self._all_held(), default=None)
+        dead = self.log.dead.get(name)
+        mark = self.mark()
         pending = len(self._owners) - len(self.parked.held)
         last = None if self.last == ZERO else Position(self.last)
-        return GroupInfo(name, shard, lag, pending, len(self.parked.held), last, members)
+        return GroupInfo(
+            *(name, shard, lag, pending, len(self.parked.held), last, members),
+            pending_age=None if oldest is None else max(0.0, now - oldest[2]),
+            lag_seconds=max(0.0, time - since),
+            dead=len(dead.keys) if dead else 0,
+            mark=None if mark == ZERO else Position(mark),
+            deliveries=self.log.added - lag,
+        )
 
     def pending(self, shard: Shard, limit: int, now: float) -> list[PendingInfo]:
         """The oldest events that members hold."""

@@ -72,6 +72,13 @@ class ShardGroup:
         self.version += 1
         return slot
 
+    def place(self, index: int, start: Key) -> None:
+        """Set a shard elsewhere: nothing is kept of it, and whoever owned it owns it no more."""
+        epoch = self.slots[index].epoch
+        self.slots[index] = Slot(start)
+        self.slots[index].epoch = epoch
+        self.version += 1
+
     def needed(self, index: int) -> Key:
         """The first key that the group still needs: acked-only trimming leaves it, and the rest."""
         slot = self.slots[index]

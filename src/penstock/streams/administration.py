@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from penstock.errors import ConfigError, NotFound
-from penstock.event import Event, Position, Shard
+from penstock.event import OLDEST, Event, Position, Shard, Start
 from penstock.ports import GroupInfo, StreamInfo, TrimTo
 from penstock.streams.format import Format, ShardOrigin
 
@@ -155,6 +155,40 @@ class Administration(Generic[T]):
         existed = await self.client.backend.destroy(self.name)
         self.forget()
         return existed
+
+    async def create_group(self, name: str, start: Start = OLDEST) -> bool:
+        """Make a group that shares events, before anybody joins it; False if it was there.
+
+        Args:
+            name: the group's name.
+            start: where it begins.
+
+        Raises:
+            BackendError: refused, or not reachable.
+        """
+        await self.format()
+        shards = [self.shard(index) for index in range(self.shards)]
+        made = [await self.client.backend.create_group(one, name, start) for one in shards]
+        return any(made)
+
+    async def reset_group(self, name: str, start: Start, *, force: bool = False) -> None:
+        """Set the group *name* elsewhere, with nothing pending; its dead letters stay.
+
+        Waits up to one lease where members have been in it that may have crashed.
+
+        Args:
+            name: the group's name, of either kind.
+            start: behind which events it goes on, in every shard.
+            force: also while members live: they are told, and begin anew.
+
+        Raises:
+            ConfigError: a member lives, and it is not forced; nothing was changed.
+            NotFound: there is no such group.
+            BackendError: refused, or not reachable.
+        """
+        await self.format()
+        for index in range(self.shards):
+            await self.client.backend.reset_group(self.shard(index), name, start, force=force)
 
     async def drop_group(self, name: str) -> bool:
         """Remove the group *name* with all that is kept for it; False if there is none."""

@@ -17,6 +17,7 @@ from penstock.event import NEWEST, Shard, after
 from penstock.ports import EventMember, GroupVanished, TrimTo
 from penstock.testing.conformance_failures import FAILURE_CHECKS
 from penstock.testing.conformance_leases import LEASE_CHECKS
+from penstock.testing.conformance_placing import PLACING_CHECKS
 from penstock.testing.conformance_tools import (
     PATIENCE,
     SLACK,
@@ -317,6 +318,7 @@ EVENT_GROUP_CHECKS: Final[Sequence[Check]] = (
     check_groups_and_pending_are_told,
     check_a_cancelled_fetch_loses_nothing,
     *LEASE_CHECKS,
+    *PLACING_CHECKS,
     *FAILURE_CHECKS,
 )
 """What every backend with `Features.event_groups` promises."""

@@ -142,7 +142,7 @@ if now > tonumber(redis.call('HGET', KEYS[3], '@time') or 0) then
 end
 local room = math.huge
 if ARGV[6] ~= '0' then room = tonumber(ARGV[6]) - redis.call('ZCARD', KEYS[2]) end
-local kept, left = {}, {}
+local kept, left, gone = {}, {}, 0
 for i = 7, #ARGV do
   local id = ARGV[i]
   local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
@@ -151,8 +151,11 @@ for i = 7, #ARGV do
       left[#left + 1] = id
     else
       redis.call('ZADD', KEYS[2], due, id)
-      redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, id, 'JUSTID')
-      if ARGV[5] ~= '-1' then
+      if #redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, id, 'JUSTID') == 0 then
+        gone = gone + 1  -- it was trimmed: it is pending no more
+        redis.call('ZREM', KEYS[2], id)
+        redis.call('HDEL', KEYS[3], id)
+      elseif ARGV[5] ~= '-1' then
         local failed = string.match(redis.call('HGET', KEYS[3], id) or '0', '^%d+')
         redis.call('HSET', KEYS[3], id, (failed + 1) .. ':' .. ARGV[5])
       end
@@ -160,7 +163,7 @@ for i = 7, #ARGV do
     end
   end
 end
-return {kept, left}
+return {kept, left, gone}
 """,
     when_full=True,
 )

@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakSet
 
 from penstock.backends.redis.control import preload
-from penstock.backends.redis.edge import ReplyError, mapped
+from penstock.backends.redis.edge import ReplyError, mapped, refused
 from penstock.backends.redis.group_scripts import JOIN
 from penstock.backends.redis.heart import Heart
 from penstock.backends.redis.joining import group_start, lease_of, new_incarnation, own_name
@@ -23,14 +23,15 @@ from penstock.backends.redis.keys import PARKED, Keys, stream_key
 from penstock.backends.redis.letters import RedisLetters
 from penstock.backends.redis.link import Address, Link
 from penstock.backends.redis.member import RedisMember
+from penstock.backends.redis.placing import reset_events
 from penstock.backends.redis.recovery import Mark, make_group
-from penstock.backends.redis.replies import by_name, failures, group_info, member_info, text
+from penstock.backends.redis.replies import by_name, failures, group_info, text
 from penstock.backends.redis.wire import Wire
 from penstock.clock import Clock
 from penstock.errors import ConfigError, NotFound
 from penstock.event import Position, Shard, Start
 from penstock.observers import Observers
-from penstock.ports import GroupInfo, MemberInfo, MemberOptions, PendingInfo
+from penstock.ports import GroupInfo, MemberOptions, PendingInfo
 from penstock.rules.leases import LeaseWatch
 from penstock.signals import Signal
 
@@ -88,11 +89,7 @@ class RedisGroups(RedisLetters):
         reply = await self.link.call(
             "XINFO", "GROUPS", stream_key(shard), verb="list groups of", key=shard.stream
         )
-        found = [by_name(about) for about in reply]
-        return [
-            group_info(shard, about, await self._members(shard, text(about["name"])))
-            for about in found
-        ]
+        return [await self._about(shard, by_name(about)) for about in reply]
 
     async def pending(self, shard: Shard, group: str, limit: int) -> Sequence[PendingInfo]:
         """See `ports.EventGroups.pending`."""
@@ -121,6 +118,18 @@ class RedisGroups(RedisLetters):
             "UNLINK", *keys.of_group(group), verb="drop a group of", key=shard.stream
         )
         return bool(gone)
+
+    async def create_group(self, shard: Shard, group: str, start: Start) -> bool:
+        """See `ports.EventGroups.create_group`."""
+        at = text(group_start(start))
+        made = await make_group(self.link, Keys.of(shard), group, at, plain=True)
+        return made.how != "there"
+
+    async def reset_group(
+        self, shard: Shard, group: str, start: Start, *, force: bool = False
+    ) -> None:
+        """See `ports.EventGroups.reset_group`."""
+        await reset_events(self.link, self.clock, shard, group, start, force=force)
 
     async def enter(self, shard: Shard, group: str, name: str, incarnation: str, seen: str) -> str:
         """Take the name *name* if it is free or its beat is still *seen*; else that beat."""
@@ -165,21 +174,27 @@ class RedisGroups(RedisLetters):
             cursor = "(" + text(page[-1][0])
         return found[:limit]
 
-    async def _members(self, shard: Shard, group: str) -> tuple[MemberInfo, ...]:
+    async def _about(self, shard: Shard, about: dict[str, Any]) -> GroupInfo:
+        keys, group = Keys.of(shard), text(about["name"])
         wire = await self.link.wire()
         with mapped(self.address.place, verb="list members of", key=shard.stream):
-            consumers, flat = await wire.call_many(
+            replies = await wire.call_many(
                 [
-                    ("XINFO", "CONSUMERS", stream_key(shard), group),
-                    ("HGETALL", Keys.of(shard).beats(group)),
+                    ("XINFO", "CONSUMERS", keys.stream, group),
+                    ("HGETALL", keys.beats(group)),
+                    ("XPENDING", keys.stream, group, "-", "+", 1),
+                    ("XRANGE", keys.stream, b"(" + about["last-delivered-id"], "+", "COUNT", 1),
+                    ("XLEN", keys.stream),
+                    ("XLEN", keys.letters(group)),
+                    ("HGET", keys.mark(group), "position"),
+                    ("TIME",),
                 ],
                 timeout=self.address.timeout,
             )
-            for reply in (consumers, flat):
-                if isinstance(reply, ReplyError):
-                    raise reply
-        beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
-        return tuple(member_info(by_name(about), beats) for about in consumers)
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise refused(reply, verb="list members of", key=shard.stream)
+        return group_info(shard, about, replies)
 
     async def _stop_beating(self) -> None:
         thread = self.heart.stop()

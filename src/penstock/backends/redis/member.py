@@ -177,7 +177,8 @@ class RedisMember:
         """See `ports.EventMember.park`."""
         if (keys := self._keys.get(shard)) is None:
             return []
-        return await self._outcomes.park(keys, ids, delay, company if failed else -1, most)
+        how = (delay, company if failed else -1, most)
+        return await self._outcomes.park(shard, keys, ids, *how)
 
     async def bury(self, shard: Shard, deaths: Sequence[Death]) -> Sequence[bytes]:
         """See `ports.EventMember.bury`."""

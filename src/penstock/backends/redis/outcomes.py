@@ -75,8 +75,14 @@ class Outcomes:
                 return done
         return done
 
-    async def park(
-        self, keys: Keys, ids: Sequence[bytes], delay: float, counted: int, most: int
+    async def park(  # noqa: PLR0917 - called by RedisMember alone
+        self,
+        shard: Shard,
+        keys: Keys,
+        ids: Sequence[bytes],
+        delay: float,
+        counted: int,
+        most: int,
     ) -> list[bytes]:
         """Hand back; those that were the member's. *counted*: -1 for no failure, else the company.
 
@@ -88,12 +94,14 @@ class Outcomes:
         for at in range(0, len(ids), CHECKED):
             args = (self._group, self._member, PARKED, int(delay * 1000), counted, most)
             try:
-                parked, left = await self._link.run(
+                parked, left, gone = await self._link.run(
                     PARK, names, *args, *ids[at : at + CHECKED], verb="hand back to"
                 )
             except NotFound:  # the group is gone: nothing is ours, and the next fetch says so
                 return kept
             kept += parked
+            if gone:
+                self._trimmed(shard, gone)
             if left:
                 raise ParkedFull(kept, [*left, *ids[at + CHECKED :]])
         return kept

@@ -304,3 +304,28 @@ return {'reset'}
 """,
     when_full=True,
 )
+
+RESET_SHARE: Final = Script(
+    3,
+    _IDS
+    + _PLACES
+    + """-- set a shard of a group elsewhere, with nothing kept. KEYS stream, share, positions
+-- ARGV group, start, a new token
+if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then return 0 end
+local stream = {length = 0, ['entries-added'] = 0, ['last-generated-id'] = '0-0',
+  ['max-deleted-entry-id'] = '0-0'}
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  stream = named(redis.call('XINFO', 'STREAM', KEYS[1]))
+end
+local start = ARGV[2]
+if start == '$' then start = stream['last-generated-id'] elseif start == '0' then start = '0-0' end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[2], 'token', ARGV[3], 'last', stream['last-generated-id'],
+  'added', whole(stream['entries-added']))
+local read = read_up_to(stream, start)
+if read then redis.call('HSET', KEYS[2], 'counted', start, 'count', whole(read)) end
+redis.call('HSET', KEYS[3], ARGV[1], start)
+return 1
+""",
+    when_full=True,
+)

@@ -50,17 +50,31 @@ def split_dead(page: Page) -> tuple[Page, list[bytes]]:
     return Page(page.shard, [page.entries[i] for i in kept], counts), dead
 
 
-def group_info(shard: Shard, about: dict[str, Any], members: tuple[MemberInfo, ...]) -> GroupInfo:
-    """A group, from XINFO GROUPS; the consumer that owns parked events is not a member."""
+def group_info(shard: Shard, about: dict[str, Any], replies: Sequence[Any]) -> GroupInfo:
+    """A group, from XINFO GROUPS, and what else was asked; the parking consumer is no member.
+
+    *replies*: XINFO CONSUMERS, the beats, the oldest pending and the next entry (or nothing), the
+    lengths of stream and dead letters, the mark, the server's time.
+    """
+    consumers, flat, oldest, following, length, dead, mark, (seconds, _) = replies
+    beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
+    members = [member_info(by_name(consumer), beats) for consumer in consumers]
     parked = next((member.pending for member in members if member.name == PARKED), 0)
+    lag = 0 if not following else about.get("lag")
+    since = int(following[0][0].partition(b"-")[0]) / 1000 if following else float(seconds)
     return GroupInfo(
         name=text(about["name"]),
         shard=shard,
-        lag=about.get("lag"),
+        lag=None if lag is None else min(lag, length),  # it may still count what was trimmed
         pending=about["pending"] - parked,
         parked=parked,
         last=position_or_none(about["last-delivered-id"]),
         members=tuple(member for member in members if member.name != PARKED),
+        pending_age=oldest[0][2] / 1000 if oldest else None,
+        lag_seconds=max(0.0, float(seconds) - since),
+        dead=dead,
+        mark=position_or_none(mark),
+        deliveries=about.get("entries-read"),
     )
 
 

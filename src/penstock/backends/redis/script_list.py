@@ -11,7 +11,7 @@ from typing import Final
 from penstock.backends.redis.append_scripts import APPEND, MOVE, RETAIN, STORE
 from penstock.backends.redis.group_scripts import ACK, BEAT, BURY, CLAIM, JOIN, LEAVE, LOOK, PARK
 from penstock.backends.redis.letter_scripts import GIVE_UP, REPLAY
-from penstock.backends.redis.recovery_scripts import GAP, MAKE, RENEW, RESET, TEND
+from penstock.backends.redis.recovery_scripts import GAP, MAKE, RENEW, RESET, RESET_SHARE, TEND
 from penstock.backends.redis.scripts import MARK, OPEN, TRIM
 from penstock.backends.redis.shard_scripts import COMMIT, FOUND, GIVE, STRIKE, TAKE
 
@@ -43,4 +43,5 @@ ALL: Final = (
     GAP,
     RENEW,
     RESET,
+    RESET_SHARE,
 )

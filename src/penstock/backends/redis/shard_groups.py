@@ -18,11 +18,12 @@ from penstock.backends.redis.groups import RedisGroups
 from penstock.backends.redis.joining import new_incarnation, own_name
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.member import RedisMember
+from penstock.backends.redis.placing import reset_share
 from penstock.backends.redis.replies import position_or_none, text
 from penstock.backends.redis.shard_joining import take_name
 from penstock.backends.redis.shard_member import RedisShardMember
 from penstock.errors import ConfigError, NotFound
-from penstock.event import Shard
+from penstock.event import Shard, Start
 from penstock.ports import GroupInfo, MemberInfo, MemberOptions
 from penstock.signals import Signal
 
@@ -86,6 +87,15 @@ class RedisShardGroups(RedisGroups):
         shared = await self.link.call("HDEL", keys.positions, group, verb=verb, key=keys.stream)
         await self.link.call("UNLINK", base.roster(group), verb=verb, key=keys.stream)
         return await super().drop(shard, group) or bool(shared)
+
+    async def reset_group(
+        self, shard: Shard, group: str, start: Start, *, force: bool = False
+    ) -> None:
+        """See `ports.EventGroups.reset_group`; for a group that shares shards too."""
+        if group in await self.sharing(Keys.of(shard)):
+            await reset_share(self.link, self.clock, shard, group, start, force=force)
+        else:
+            await super().reset_group(shard, group, start, force=force)
 
     async def sharing(self, keys: Keys) -> list[str]:
         """The names of the groups that share the shard of *keys* with others."""

@@ -353,7 +353,7 @@ class Team:
         self._log.touch()
         self._workers: list[Worker] = []
 
-    def start(self, name: str, url: str, **options: float) -> Worker:
+    def start(self, name: str, url: str, **options: float | str) -> Worker:
         """Start a worker; it has joined some tenths of a second later (see `joined`)."""
         words = [word for key, value in options.items() for word in (_flag(key), str(value))]
         process = subprocess.Popen(

@@ -33,6 +33,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--at", type=int, default=-1, help="the event that is handled otherwise")
     parser.add_argument("--sleep", type=float, default=0.0, help="seconds that it takes")
     parser.add_argument("--block", type=float, default=0.0, help="… without the event loop")
+    parser.add_argument("--share", default="any")
+    parser.add_argument("--shards", type=int, help="of the stream, where it is in shards")
     return parser.parse_args()
 
 
@@ -50,14 +52,14 @@ class Log:
 
 async def handle(event: penstock.Event[Any], asked: argparse.Namespace, log: Log) -> int:
     number = int(event.value["n"])
-    log("start", n=number, deliveries=event.deliveries)
+    log("start", n=number, deliveries=event.deliveries, key=event.key)
     if number == asked.at:
         if asked.block:
             time.sleep(asked.block)  # noqa: ASYNC251 - on purpose: the event loop stands still
         await asyncio.sleep(asked.sleep)
     elif asked.work:
         await asyncio.sleep(asked.work)
-    log("done", n=number)
+    log("done", n=number, key=event.key)
     return number
 
 
@@ -69,8 +71,9 @@ async def main(asked: argparse.Namespace) -> None:
 
     async with (
         penstock.connect(asked.url, observer=observe) as client,
-        client.stream("orders").group(
+        client.stream("orders", shards=asked.shards).group(
             "g",
+            share=asked.share,
             member=asked.name,
             lease=asked.lease,
             hold=asked.hold,

@@ -87,6 +87,7 @@ class ShardReading:
         reading = self._reading
         assert reading is not None
         if not await _done(reading, woken, wait):
+            self._look_at_infos({place.key: place for place in places})
             if self._clock.monotonic() - self._began > BLOCK + GRACE:
                 self.drop()
             return []
@@ -125,8 +126,7 @@ class ShardReading:
 
     def _take(self, reading: asyncio.Future[Any], places: dict[bytes, Place]) -> list[Page]:
         """What a read that is done has brought."""
-        asked = self._asked
-        infos, self._infos, self._reading = self._infos, [], None
+        self._reading = None
         try:
             reply = reading.result()
         except ConnectionLost:
@@ -136,18 +136,24 @@ class ShardReading:
             if error.code != "UNBLOCKED":
                 raise
             reply = None
-        for place, info in infos:
-            if places.get(place.key) is place and asked[place.key][1] == place.after:
-                self._look(place, info)
+        self._look_at_infos(places)
         pages: list[Page] = []
         for key, entries in reply or ():
-            place, after = asked[key]
+            place, after = self._asked[key]
             if places.get(key) is place and place.after == after:
                 place.after = entries[-1][0]
                 place.lags = len(entries) >= self._each
                 place.unread.read(Position.of(place.after), len(entries))
                 pages.append(Page(place.shard, entries, None, place.epoch))
         return pages
+
+    def _look_at_infos(self, places: dict[bytes, Place]) -> None:
+        """What the logs said of themselves when the read was sent, as far as it has come."""
+        come = [(place, info) for place, info in self._infos if info.done()]
+        self._infos = [(place, info) for place, info in self._infos if not info.done()]
+        for place, info in come:
+            if places.get(place.key) is place and self._asked[place.key][1] == place.after:
+                self._look(place, info)
 
     def _look(self, place: Place, info: asyncio.Future[Any]) -> None:
         """Whether the log was trimmed past us, or is another one by now."""

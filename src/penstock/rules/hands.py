@@ -28,12 +28,12 @@ class Hands:
 
     Args:
         hold: the longest that one may stay there, in seconds.
-        is_held: whether an event is still in hand.
+        still: those of some events that are still in hand.
     """
 
-    def __init__(self, hold: float, is_held: Callable[[Event[Any]], bool]) -> None:
+    def __init__(self, hold: float, still: Callable[[list[Event[Any]]], list[Event[Any]]]) -> None:
         self._hold = hold
-        self._is_held = is_held
+        self._still = still
         self._hands: deque[tuple[float, list[Event[Any]]]] = deque()
         self._since: dict[int, float] = {}
         self._listed = 0
@@ -61,22 +61,17 @@ class Hands:
         if self._hands and self._hands[0][0] + self._hold <= now:
             self._look_through(now)
         late, self._late = self._late, []
-        return [event for event in late if self._is_held(event)]
+        return self._still(late)
 
     def held(self) -> list[Event[Any]]:
         """Everything that is in a hand."""
-        return [
-            event
-            for since, events in self._hands
-            for event in events
-            if self._counts_from(event, since)
-        ]
+        return [event for since, events in self._hands for event in self._held(events, since)]
 
     def _look_through(self, now: float) -> None:
         """Drop what is settled; set aside what has been held too long."""
         kept: deque[tuple[float, list[Event[Any]]]] = deque()
         for since, events in self._hands:
-            held = [event for event in events if self._counts_from(event, since)]
+            held = self._held(events, since)
             if held and since + self._hold <= now:
                 self._late += held
             elif held:
@@ -87,5 +82,9 @@ class Hands:
             listed = {id(event) for _, events in kept for event in events}
             self._since = {one: at for one, at in self._since.items() if one in listed}
 
-    def _counts_from(self, event: Event[Any], since: float) -> bool:
-        return self._since.get(id(event), since) == since and self._is_held(event)
+    def _held(self, events: list[Event[Any]], since: float) -> list[Event[Any]]:
+        """Those that are in a hand, and count from then."""
+        held = self._still(events)
+        if self._since:
+            held = [event for event in held if self._since.get(id(event), since) == since]
+        return held

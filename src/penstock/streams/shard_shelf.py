@@ -51,7 +51,7 @@ class ShardShelf(Generic[T]):
         self._past: dict[Origin, None] = {}
         self._sizer = FetchSizer(options.max_in_flight, options.max_in_flight_bytes)
         self._inbox: Inbox[Event[T]] = Inbox(self._on_taken, self._stale)
-        self._hands = Hands(options.hold, self.holds)
+        self._hands = Hands(options.hold, self.still)
         self._delayed: deque[tuple[float, list[Event[T]]]] = deque()
         self._room = asyncio.Event()
         self._send = asyncio.Event()
@@ -106,11 +106,11 @@ class ShardShelf(Generic[T]):
         work.crowded = full
         return full
 
-    async def arrived(self, work: ShardWork[T], events: list[Event[T]], largest: int) -> None:
+    async def arrived(self, work: ShardWork[T], events: list[Event[T]]) -> None:
         """See `stream_share.Shelf`."""
         self._works[work.origin] = self._works[work.replay_origin] = work
         self._fetched += len(events)
-        self._sizer.seen(len(events), 0, largest)
+        self._sizer.seen(1, 0, work.largest)
         if self._where is not None:
             unwanted = [event for event in events if not self._where(event)]
             work.ack(unwanted)
@@ -215,6 +215,14 @@ class ShardShelf(Generic[T]):
         """Whether this very delivery is still open, in a shard that is this member's."""
         work = self._works.get(event.origin)
         return work is not None and work.holds(event)
+
+    def still(self, events: list[Event[Any]]) -> list[Event[Any]]:
+        """Those of *events* whose very delivery is still open."""
+        held: list[Event[Any]] = []
+        for origin, run in groupby(events, _origin):
+            work = self._works.get(origin)
+            held += work.still(origin, run) if work is not None else ()
+        return held
 
     def is_ours(self, event: Event[T]) -> bool:
         """Whether it is in hand; ConfigError for an event of somebody else."""

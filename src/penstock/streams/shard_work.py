@@ -65,7 +65,7 @@ class ShardWork(Generic[T]):
         self.yielding = self.crowded = False
         self.sending: tuple[Position, Along] | None = None
         self.done = self.confirmed = 0
-        self.bytes = 0
+        self.bytes = self.largest = 0
         self._log: LowWater[Event[T]] = LowWater(ownership.start.raw)
         self._replay: LowWater[Event[T]] = LowWater(b"")
         notes = Notes.of(ownership.notes)
@@ -119,7 +119,9 @@ class ShardWork(Generic[T]):
         if known:
             events = [self._as_known(event, known.get(event.entry_id)) for event in events]
         self._of(replay).fetched(ids, {event.entry_id: event for event in events})
-        self.bytes += sum([event.size for event in events])
+        sizes = [event.size for event in events]
+        self.bytes += sum(sizes)
+        self.largest = max(sizes, default=0)
         if len(events) < len(ids):
             self._changed = True
         return self._free(events, known, now)
@@ -129,6 +131,12 @@ class ShardWork(Generic[T]):
         where = event.origin is self.replay_origin
         opened = self._of(where).open.get(event.entry_id)
         return opened is event and (where, event.entry_id) not in self._dying
+
+    def still(self, origin: Any, events: Iterable[Event[Any]]) -> list[Event[Any]]:
+        """Those of *events*, all of one origin, that are held."""
+        get = self._of(origin is self.replay_origin).open.get
+        held = [event for event in events if get(event.entry_id) is event]
+        return [event for event in held if self.holds(event)] if self._dying else held
 
     def ack(self, events: Iterable[Event[Any]]) -> list[Event[Any]]:
         """These are done, all of one origin; what of them is not held any more, though still open.

@@ -46,7 +46,7 @@ class Shelf(Protocol[T]):
         """Whether so much of a shard waits that nothing more of it is fetched."""
         ...
 
-    async def arrived(self, work: ShardWork[T], events: list[Event[T]], largest: int) -> None:
+    async def arrived(self, work: ShardWork[T], events: list[Event[T]]) -> None:
         """Events of a shard came that may be handed out."""
         ...
 
@@ -227,8 +227,7 @@ class StreamShare(Generic[T]):
                 kept = set(map(id, wanted))
                 work.beyond += [event for event in events if id(event) not in kept]
             events = wanted
-        largest = max(len(b"".join(entry[1])) for entry in page.entries)
-        await self._shelf.arrived(work, events, largest)
+        await self._shelf.arrived(work, events)
 
     async def _follow(self, change: Rebalanced) -> None:
         """Shards came or went."""

@@ -6,7 +6,7 @@ Invariants  1. the server keeps nothing for these reads: a reply that is lost, l
                that is not ours any more, is dropped, and changes nothing.
             2. a page is used only if it begins where its shard stands now.
             3. a shard that comes in ends a read that blocks without it.
-Cost        one XREAD a page for all shards; an XINFO for those that lag, and for all once a second.
+Cost        one XREAD a page for all shards; now and then an XINFO for those that lag, and for all.
 Source      Redis XREAD; reliability notes 1.4, 1.5.
 """
 
@@ -30,6 +30,10 @@ from penstock.rules.unread import NOWHERE, Unread
 
 ASK_EVERY: Final = 1.0
 """Seconds between looks at whether shards that do not lag were trimmed or replaced."""
+
+
+ASK_LAGGING: Final = 0.05
+"""Seconds between looks at whether shards that lag were trimmed."""
 
 
 class Place:
@@ -72,7 +76,7 @@ class ShardReading:
         self._asked: dict[bytes, tuple[Place, bytes]] = {}
         self._infos: list[tuple[Place, asyncio.Future[Any]]] = []
         self._began = 0.0
-        self._ask_all = 0.0
+        self._ask_all = self._ask_lagging = 0.0
 
     async def next(
         self, places: Collection[Place], limit: int, wait: float, ahead: int, woken: asyncio.Event
@@ -112,11 +116,15 @@ class ShardReading:
         if now >= self._ask_all:
             self._ask_all = now + ASK_EVERY
             asked = list(places)
-        else:
+        elif now >= self._ask_lagging:
             asked = [place for place in places if place.lags]
+        else:
+            asked = []
+        self._ask_lagging = now + ASK_LAGGING if asked else self._ask_lagging
         infos = [_looked_at(wire.send("XINFO", "STREAM", place.key)) for place in asked]
         self._infos = list(zip(asked, infos, strict=True))
-        each = max(1, limit // len(places))
+        logs = sum(not place.shard.replay for place in places) or 1
+        each = max(1, limit // logs)
         self._each = each
         self._asked = {place.key: (place, place.after) for place in places}
         block = ("BLOCK", int(BLOCK * 1000))

@@ -307,7 +307,9 @@ class Client:
                 nothing is missed; an existing one goes on where it stands.
             member (str): the member's name; None: one of its own. A name that is taken up again
                 gets its own pending events first.
-            share: ``"any"`` or ``"events"``: any member takes any event, each acked on its own.
+            share: ``"events"``: any member takes any event, each acked on its own. ``"shards"``:
+                a shard belongs to one member at a time, is read in order, and a position is
+                committed. ``"any"``: the backend's own way.
             ack_interval: queued acks are sent at least this often, in seconds; None: by `flush`.
             ack_delay: with delayed acks, how long after it was handed out, in seconds.
             lease: a member that does not beat for so long, in seconds, is dead to the others.

@@ -40,7 +40,7 @@ class Handling:
         group: where the events come from.
         calls: runs the function.
         outputs: stores results; None: they are dropped.
-        complaints: where failures are told.
+        complaints: where failures are logged; None: nowhere.
         hold: seconds that a coroutine may take; it is cancelled then, as its events are released.
     """
 
@@ -51,7 +51,7 @@ class Handling:
         calls: Calls,
         outputs: Outputs | None,
         *,
-        complaints: Complaints,
+        complaints: Complaints | None,
         hold: float,
     ) -> None:
         self._handler = handler
@@ -168,7 +168,8 @@ class Handling:
 
     def _fail(self, events: list[Event[Any]], error: BaseException) -> Handled:
         self.failed += len(events)
-        self._complaints.failed(error, len(events))
+        if self._complaints is not None:
+            self._complaints.failed(error, len(events))
         self._group.fail(events, error)
         return Handled("failed", error)
 

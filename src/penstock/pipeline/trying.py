@@ -83,7 +83,7 @@ class AppTest:
         self._client = await client.__aenter__()
         try:
             for handler in self._handlers:
-                self._runners.append(Runner(_in_memory(handler), client))
+                self._runners.append(Runner(_in_memory(handler), client, quiet=True))
                 await self._runners[-1].open()
         except BaseException:
             await self._close()

@@ -227,10 +227,9 @@ class Reading(Generic[T]):
 
     def _on_taken(self, events: list[Event[T]]) -> None:
         self._yielded += len(events)
-        last = self._last
-        for event in events:
-            self._bytes -= event.size
-            last[event.origin] = event.entry_id
+        self._bytes -= events[0].size if len(events) == 1 else sum([e.size for e in events])
+        for event in events[-1:] if len(self._origins) == 1 else events:
+            self._last[event.origin] = event.entry_id
         self._room.set()
 
     def _hungry(self) -> None:

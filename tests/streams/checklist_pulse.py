@@ -105,11 +105,5 @@ FIX: Final = frozenset(
 
 _WIRE: Final = "Pulse's own layout on the wire: it comes with the layout `pulse`, not yet."
 
-_SOON: Final = "Being built: its test comes with it."
-
-REASONS: Final = {
-    **dict.fromkeys(("PU-004", "PU-043", "PU-044", "PU-045", "PU-046"), _WIRE),
-    **dict.fromkeys(("PU-007", "PU-009", "PU-010", "PU-011", "PU-061", "PU-064", "PU-065"), _SOON),
-    "PU-034": _SOON,
-}
+REASONS: Final = dict.fromkeys(("PU-004", "PU-043", "PU-044", "PU-045", "PU-046"), _WIRE)
 """Why there is no test."""

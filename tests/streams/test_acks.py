@@ -19,6 +19,7 @@ async def pending(client: Client, name: str = "billing") -> int:
     return len(await client.backend.pending(Shard("orders"), name, 1000))
 
 
+@pytest.mark.conformance("SS-038")
 async def test_delayed_acks_come_by_themselves(client: Client) -> None:
     """When the delay is over, not before; and there is no `ack` to call."""
     stream = client.stream("orders")

@@ -13,6 +13,7 @@ from streams.helping import everything, numbers
 pytestmark = pytest.mark.one_loop
 
 
+@pytest.mark.conformance("PU-061")
 async def test_an_id_is_stored_once(client: Client, url: str) -> None:
     """By this client, by another one later, and by a writer; the position is that of the first."""
     stream = client.stream("orders")
@@ -31,6 +32,7 @@ async def test_an_id_is_stored_once(client: Client, url: str) -> None:
     assert [(event.id, event.value["n"]) for event in events] == [("a", "1"), ("b", "2")]
 
 
+@pytest.mark.conformance("PU-061")
 async def test_another_content_under_an_id_is_a_conflict(client: Client) -> None:
     """Nothing of it is stored; it says where the first one stands. Metadata is content."""
     stream = client.stream("orders")

@@ -53,6 +53,7 @@ def refuse(event: Event[Any], bad: set[int]) -> None:
         raise LookupError(f"no customer {number(event)}")
 
 
+@pytest.mark.conformance("SS-051")
 async def test_what_always_fails_goes_to_the_dead_letters(
     client: Client, signals: list[Signal]
 ) -> None:

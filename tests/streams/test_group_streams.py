@@ -13,6 +13,7 @@ from streams.helping import PATIENCE, fill, numbers, take
 pytestmark = pytest.mark.one_loop
 
 
+@pytest.mark.conformance("PU-047", "PU-051")
 async def test_a_stream_is_added_at_once(client: Client) -> None:
     """Its events come, those that it had and those that come later; also to one that waits."""
     a, b = client.stream("a"), client.stream("b")
@@ -34,6 +35,7 @@ async def test_a_stream_is_added_at_once(client: Client) -> None:
     assert [info.pending for info in await b.groups()] == [0]
 
 
+@pytest.mark.conformance("PU-051")
 async def test_a_stream_is_removed_at_once(client: Client, url: str) -> None:
     """Queued acks are sent; all else of it goes to the other members, uncounted."""
     a, b = client.stream("a"), client.stream("b")
@@ -60,6 +62,7 @@ async def test_a_stream_is_removed_at_once(client: Client, url: str) -> None:
         assert numbers(await take(group, 1)) == [50]
 
 
+@pytest.mark.conformance("PU-050")
 async def test_what_cannot_be_removed_is_said(client: Client) -> None:
     """A stream that is not shared, and the last one."""
     a, b = client.stream("a"), client.stream("b")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from penstock import NEWEST, OLDEST, Client, after, connect
+from penstock import NEWEST, OLDEST, Client, ConfigError, Retention, after, connect
 from penstock.backends.redis import takeovers
 from penstock.backends.redis.keys import Keys, hash_tag, stream_key
 from penstock.event import Shard
@@ -57,6 +57,32 @@ async def test_a_stream_is_not_trimmed_unless_it_is_told_to_be(client: Client) -
     stream = client.stream("orders")
     await fill(stream, 3000)
     assert await stream.length() == 3000
+
+
+@pytest.mark.conformance("PU-009", "PU-011")
+async def test_a_time_to_live_is_there_with_the_first_event(servers: str) -> None:
+    """In the step that stores it: nobody sees the stream without; an absolute one stays."""
+    async with connect(servers) as client:
+        orders = client.stream("orders", retention=Retention(ttl=60.0))
+        await orders.append({"n": 1})
+        first = await client.redis.execute_command("PTTL", "orders")
+        assert 0 < first <= 60_000
+        await client.redis.execute_command("PEXPIRE", "orders", 30_000)
+        await orders.append({"n": 2})
+        assert await client.redis.execute_command("PTTL", "orders") <= 30_000
+
+
+@pytest.mark.conformance("PU-065")
+async def test_what_a_stream_keeps_is_agreed_upon(client: Client, url: str) -> None:
+    """It is stored with the stream: another client adopts it, and another wish is refused."""
+    kept = Retention(max_events=1000)
+    await fill(client.stream("orders", retention=kept), 1)
+    async with connect(url) as other:
+        adopting = other.stream("orders")
+        await fill(adopting, 1)
+        assert (await adopting.info()).retention == kept
+        with pytest.raises(ConfigError, match="retention"):
+            await fill(other.stream("orders", retention=Retention(max_events=5)), 1)
 
 
 @pytest.mark.conformance("PU-012")

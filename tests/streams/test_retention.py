@@ -30,6 +30,7 @@ async def _length(client: Client, name: str, wanted: int) -> None:
     await soon(held, f"{name} holds {wanted} events")
 
 
+@pytest.mark.conformance("PU-007")
 async def test_the_oldest_go_beyond_max_events(client: Client, url: str) -> None:
     """By any client that has the stream open; the retention is adopted, another is refused."""
     keep = Retention(max_events=10)
@@ -162,6 +163,7 @@ async def test_a_group_that_nobody_works_for_is_named(
     assert await stream.length() == 17
 
 
+@pytest.mark.conformance("PU-009", "PU-064")
 async def test_a_stream_has_its_time(client: Client) -> None:
     """Absolute: counted from the first append; then a stream of that name is new."""
     stream = client.stream("orders", retention=Retention(ttl=0.8))
@@ -182,6 +184,7 @@ async def test_a_stream_has_its_time(client: Client) -> None:
     await soon(gone, "the new one goes too")
 
 
+@pytest.mark.conformance("PU-010")
 async def test_a_sliding_time_is_counted_from_the_last_append(client: Client) -> None:
     """As long as something is appended, it stays."""
     stream = client.stream("orders", retention=Retention(ttl=1.5, sliding=True))

@@ -55,7 +55,7 @@ class Cell:
         members = {group: len(lab.members(group)) for group in drained}
         promise = replace(self.promise, members=members)
         verdict = judge(history, promise, cell=name, server=self.binary.name)
-        verdict.notes += lab.notes
+        verdict.notes += [*lab.notes, *lab.complaints()]
         return verdict
 
 
@@ -68,7 +68,8 @@ async def smoke(cell: Cell, *, seed: int, events: int = 10_000, seconds: float =
         await _team(
             lab, Orders("", "", "", shards=shards, attempts=3, fail_every=50, poison_every=400)
         )
-        await lab.start()
+        await lab.start("p1", "p2")  # they say how many shards there are
+        await lab.start(*(one.name for one in lab.all.values() if one.is_member))
         await asyncio.sleep(0.5)
         chance = random.Random(seed)
         planned = nemesis.schedule(nemesis.SMOKE, seed)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from faults.lab.broker import Broker, places
 from faults.lab.history import DeadEntry, Fault, History, Reader, Sample
 from faults.lab.journal import Journal, JournalReader
 from faults.lab.orders import Orders, event_value
+from faults.lab.sampling import sampling
 from faults.lab.wall_clock import WallClock
 from faults.machinery import FaultyServer
 from penstock.testing import TcpProxy
@@ -146,11 +146,13 @@ class Lab:
         one.count += 1
         one.who = f"{one.name}.{one.count}"
         orders = asdict(replace(one.orders, who=one.who))
-        one.process = subprocess.Popen(
-            [sys.executable, str(HERE / one.program), json.dumps(orders)],
-            stdin=subprocess.PIPE,
-            cwd=self.folder,
-        )
+        with (self.folder / f"{one.who}.err").open("wb") as errors:
+            one.process = subprocess.Popen(
+                [sys.executable, str(HERE / one.program), json.dumps(orders)],
+                stdin=subprocess.PIPE,
+                stderr=errors,
+                cwd=self.folder,
+            )
 
     # --- faults --------------------------------------------------------------------------------
 
@@ -277,6 +279,15 @@ class Lab:
                 history.consumers[group] = self.broker.consumers(group)
         return history
 
+    def complaints(self) -> list[str]:
+        """Where asyncio complains in a process of something that nobody looked at."""
+        said = ("never retrieved", "never awaited", "was destroyed")
+        return [
+            f"asyncio complains in {path.stem}: see {path.name}"
+            for path in sorted(self.folder.glob("*.err"))
+            if any(one in path.read_text(errors="replace") for one in said)
+        ]
+
     def read(self) -> None:
         """Take in what was written down since."""
         lines = list(self._lines.new_lines())
@@ -345,46 +356,9 @@ async def open_lab(
         lab.clock = wall
         if why:
             lab.notes.append(why)
-        async with _sampling(lab):
+        async with sampling(lab):
             yield lab
     finally:
         if lab is not None:
             await lab.close()
         server.stop()
-
-
-@asynccontextmanager
-async def _sampling(lab: Lab) -> AsyncGenerator[None]:
-    sampler = asyncio.create_task(_sample(lab))
-    try:
-        yield
-    finally:
-        sampler.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sampler
-
-
-async def _sample(lab: Lab) -> None:
-    """Twice a second: what is pending, and what each process takes; who ended by himself."""
-    import redis
-
-    while True:
-        await asyncio.sleep(0.5)
-        now = time.monotonic()
-        for group in sorted({one.orders.group for one in lab.members()}):
-            with contextlib.suppress(redis.RedisError):  # the server is being broken
-                pending = await asyncio.to_thread(lab.broker.pending, group)
-                lab.samples.append(Sample(now, group, dict(pending)))
-        for one in list(lab.all.values()):
-            if one.process is not None and one.process.poll() is None:
-                with contextlib.suppress(OSError):
-                    lab.samples.append(_of_process(now, one))
-        lab.note_exits()
-
-
-def _of_process(now: float, one: Running) -> Sample:
-    assert one.process is not None
-    proc = Path(f"/proc/{one.process.pid}")
-    pages = int((proc / "statm").read_text().split()[1])
-    files = len(os.listdir(proc / "fd"))  # noqa: PTH208 - names alone
-    return Sample(now, who=one.who, rss=pages * os.sysconf("SC_PAGE_SIZE"), files=files)

@@ -60,10 +60,13 @@ def _no_reclaim() -> None:
 
 def _newest() -> None:
     """M4: a group that was lost is made anew at `$`."""
-    from penstock.backends.redis import joining
+    from penstock.backends.redis import recovery, recovery_scripts
 
-    assert joining._group_start
-    joining._group_start = lambda _: "$"
+    lua = recovery_scripts.MAKE.text
+    begin = lua.index("start = place_of_lost(")
+    place = lua[begin : lua.index("\n", begin)]
+    newest = (place, "start = stream['last-generated-id']")
+    put(recovery, "MAKE", mutate(recovery_scripts.MAKE, newest))
 
 
 def _drop_on_leaving() -> None:

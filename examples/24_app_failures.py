@@ -10,6 +10,7 @@ logging.disable(logging.WARNING)  # failures are logged with their traceback; no
 app = penstock.App()
 retry = penstock.Retry(attempts=2, first=0.01)
 closed = ["closed"]
+billed = {}
 
 
 @app.on("orders", group="billing", retry=retry)
@@ -21,7 +22,7 @@ async def bill(event: penstock.Event[dict]) -> None:
             raise penstock.RetryLater(0.01, closed.pop())  # again, and no failure is counted
         case "3" if not event.attempts:
             raise OSError("the line is busy")  # a failure: again, after a delay
-    print("billed", event.value["id"], "failures:", event.attempts)
+    billed[event.value["id"]] = event.attempts
 
 
 @app.on_batch("orders", group="audit", size=4, within=0.2, retry=retry)
@@ -38,6 +39,7 @@ async def main():
             if billing.handled == 3 and audit.handled == 3 and audit.failed > 3:
                 break
             await asyncio.sleep(0.01)
+        print("billed after failures:", dict(sorted(billed.items())))
         print("rejected:", billing.rejected, "later:", billing.postponed)
         print("stored:", audit.handled)
 
@@ -45,8 +47,6 @@ async def main():
 asyncio.run(main())
 
 # Prints:
-#  | billed 0 failures: 0
-#  | billed 2 failures: 0
-#  | billed 3 failures: 1
+#  | billed after failures: {'0': 0, '2': 0, '3': 1}
 #  | rejected: 1 later: 1
 #  | stored: 3

@@ -40,8 +40,9 @@ class Handling:
         group: where the events come from.
         calls: runs the function.
         outputs: stores results; None: they are dropped.
-        complaints: where failures are logged; None: nowhere.
+        complaints: where failures are logged.
         hold: seconds that a coroutine may take; it is cancelled then, as its events are released.
+        trying: for a test: nothing is logged, and `RetryLater` comes again at once.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class Handling:
         calls: Calls,
         outputs: Outputs | None,
         *,
-        complaints: Complaints | None,
+        complaints: Complaints,
         hold: float,
+        trying: bool = False,
     ) -> None:
         self._handler = handler
         self._group = group
@@ -60,6 +62,7 @@ class Handling:
         self._outputs = outputs
         self._complaints = complaints
         self._hold = hold
+        self._trying = trying
         self.running = 0
         self.handled = self.failed = self.rejected = self.postponed = self.lost = 0
 
@@ -100,7 +103,7 @@ class Handling:
             return self._judge_lost(events, error)
         except RetryLater as error:
             self.postponed += len(events)
-            self._group.fail(events, error)
+            self._group.fail(events, RetryLater(0.0) if self._trying else error)
             return Handled("retry", error)
         except (Reject, DecodeError) as error:
             return self._judge_rejected(events, error)
@@ -168,7 +171,7 @@ class Handling:
 
     def _fail(self, events: list[Event[Any]], error: BaseException) -> Handled:
         self.failed += len(events)
-        if self._complaints is not None:
+        if not self._trying:
             self._complaints.failed(error, len(events))
         self._group.fail(events, error)
         return Handled("failed", error)

@@ -35,9 +35,9 @@ CANCELLING: Final = 5.0
 
 
 class Runner:
-    """Runs one handler against *client*; *quiet*: its failures are not logged."""
+    """Runs one handler against *client*; *trying*: for a test, without logs and delays."""
 
-    def __init__(self, handler: Handler, client: Client, *, quiet: bool = False) -> None:
+    def __init__(self, handler: Handler, client: Client, *, trying: bool = False) -> None:
         self.handler = handler
         self._client = client
         self.options = GroupOptions.of(handler.options)
@@ -59,8 +59,9 @@ class Runner:
             self.group,
             self._calls,
             self._outputs,
-            complaints=None if quiet else Complaints(handler.name, client.clock),
+            complaints=Complaints(handler.name, client.clock),
             hold=self.options.hold,
+            trying=trying,
         )
         self._lanes: Lanes[Event[Any]] | None = Lanes() if self._keeps_order() else None
         self._taking = asyncio.Lock()

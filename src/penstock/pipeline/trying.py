@@ -2,8 +2,8 @@
 
 Does        send events to handlers in memory, one call at a time; say what became of each.
 Does not    run handlers by itself: nothing is called but what the test sends.
-Invariants  1. everything is what runs elsewhere, but for the log, which is in memory, and the
-               clock, which stands still: delays are skipped, never waited for.
+Invariants  1. everything is what runs elsewhere, but for the log, which is in memory, the clock,
+               which stands still, and delays, which are none; nor does a breaker open.
             2. one `send` is one call of one handler, unless it says otherwise.
 Source      Broadway's test_message; FastStream's TestBroker.
 """
@@ -25,6 +25,7 @@ from penstock.rules.filters import predicate
 from penstock.rules.retry import Retry
 from penstock.signals import Signal
 from penstock.streams.client import Client, connect
+from penstock.streams.group_options import GroupKeywords
 from penstock.streams.stream import Stream
 
 Status = Literal["acked", "failed", "dead-lettered", "rejected", "retry", "filtered"]
@@ -70,7 +71,7 @@ class AppTest:
         self._handlers = handlers
         self._bind = bind
         self._client: Client | None = None
-        self._runners: list[Runner] = []
+        self._runners: dict[Runner, Retry] = {}
 
     async def __aenter__(self) -> Self:
         """Make the memory, and join all groups in it.
@@ -83,8 +84,9 @@ class AppTest:
         self._client = await client.__aenter__()
         try:
             for handler in self._handlers:
-                self._runners.append(Runner(_in_memory(handler), client, quiet=True))
-                await self._runners[-1].open()
+                runner = Runner(_in_memory(handler), client, trying=True)
+                self._runners[runner] = handler.options.get("retry") or Retry()
+                await runner.open()
         except BaseException:
             await self._close()
             raise
@@ -192,8 +194,6 @@ class AppTest:
             outcome = await self._judge(runner, events, handled)
             if outcome.delay is None:
                 break
-            if attempts > 1:
-                await self.clock.advance(outcome.delay + 1.0)
         return outcome._replace(outputs=await self._outputs(runner, before))
 
     async def _judge(
@@ -212,7 +212,7 @@ class AppTest:
                 return AppOutcome("rejected", [], error, attempts=failures)
             case "failed" | "lost":
                 failures += 1
-        retry = options.retry or Retry()
+        retry = self._runners[runner]
         if len(events) == 1 and options.dead_letters and failures >= retry.attempts:
             return AppOutcome("dead-lettered", [], error, attempts=failures)
         return AppOutcome("failed", [], error, retry.delay(failures, 0.0), failures)
@@ -275,6 +275,9 @@ class AppTest:
 
 
 def _in_memory(handler: Handler) -> Handler:
-    """The same, where its results go into the memory too."""
+    """The same, with results that go into the memory too, without an end and without delays."""
     into = handler.into.name if isinstance(handler.into, Stream) else handler.into
-    return handler._replace(into=into, options={**handler.options, "until": None})
+    retry = handler.options.get("retry") or Retry()
+    at_once = Retry(attempts=retry.attempts, first=0.0, cap=0.0, breaker=0)
+    options: GroupKeywords = {**handler.options, "until": None, "retry": at_once}
+    return handler._replace(into=into, options=options)

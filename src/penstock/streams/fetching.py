@@ -116,7 +116,7 @@ class Fetching(Generic[T]):
     async def _step(self, member: EventMember, ending: Ending) -> None:
         self._say_full()
         if self.resting:
-            await self._empty(member)
+            await self.empty(member)
             if self.resting:
                 await self._until_room(ending)
         elif self._failures.breaker.open:
@@ -135,7 +135,7 @@ class Fetching(Generic[T]):
 
     async def _one_by_one(self, member: EventMember, ending: Ending) -> None:
         """The breaker is open: one event, when its time has come and the one before is settled."""
-        await self._empty(member)
+        await self.empty(member)
         breaker, now = self._failures.breaker, self._clock.monotonic()
         if not breaker.may_try(now):
             self._inbox.let_out(0)
@@ -147,7 +147,7 @@ class Fetching(Generic[T]):
             self._inbox.let_out(1)
             await self._fetch(member, ending, 1, 0)
 
-    async def _empty(self, member: EventMember) -> None:
+    async def empty(self, member: EventMember) -> None:
         """Hand back what nobody has seen, once, and have the backend give us nothing more."""
         if self._rested or self.noack:
             return

@@ -12,9 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from penstock.errors import BackendError, ClosedError, ConfigError, LeaseLost, PenstockError
+from penstock.errors import (
+    BackendError,
+    BackendUnavailable,
+    ClosedError,
+    ConfigError,
+    LeaseLost,
+    PenstockError,
+)
 from penstock.event import Event, Shard
 from penstock.ports import EventMember, MemberOptions, PendingInfo
 from penstock.rules.ledger import Ledger
@@ -213,7 +221,9 @@ class Membership(Generic[T]):
         self.opened().end()
         self._tasks[0].cancel()
         await asyncio.wait(self._tasks[:1])
-        self.give_back(self._inbox.clear())
+        if self._member is not None:
+            with suppress(BackendUnavailable):  # leaving hands back what could not be handed now
+                await self._fetching.empty(self._member)
 
     async def close(self, error: BaseException | None, *, quiet: bool) -> None:
         """See `GroupWork.close`. Cancelled: it goes on in the background, bounded by LEAVING."""

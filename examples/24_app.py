@@ -34,7 +34,7 @@ def post(event: penstock.Event[Invoice]) -> None:  # a plain function: in a thre
 
 
 async def main():
-    async with app:  # or: penstock run 23_app:app --processes 4
+    async with app:  # or: penstock run 24_app:app --processes 4
         orders = app.client.stream("orders", type=Order)
         await orders.append(Order(6, 0))
         await orders.append(Order(7, 995), key="customer-3")

@@ -93,6 +93,21 @@ class OutcomeUnknown(PenstockError):
         self.unsent = unsent
 
 
+class NotConfirmed(OutcomeUnknown):
+    """The events are stored on the master; replicas or disk did not confirm them in time.
+
+    A failover, or losing power, may lose them. To append them again doubles them, but for those
+    that have an `id`.
+
+    Attributes:
+        confirmed: how many replicas (or disks) have confirmed.
+    """
+
+    def __init__(self, message: str, *, stored: int = 0, confirmed: int = 0) -> None:
+        super().__init__(message, stored=stored)
+        self.confirmed = confirmed
+
+
 class PositionLost(PenstockError):
     """The log was trimmed past the position that a reader stood at.
 

@@ -37,6 +37,7 @@ from penstock.info import Marks as Marks
 from penstock.info import MemberInfo as MemberInfo
 from penstock.info import PendingInfo as PendingInfo
 from penstock.info import StreamInfo as StreamInfo
+from penstock.rules.durability import Confirm as Confirm
 from penstock.rules.retention import Retention as Retention
 from penstock.rules.terms import Stored as Stored
 from penstock.rules.terms import Terms as Terms
@@ -60,6 +61,10 @@ class Log(Protocol):
     @property
     def features(self) -> Features:
         """What this backend offers."""
+        ...
+
+    async def confirms(self, level: Confirm) -> None:
+        """See that appends can be confirmed at *level*; ConfigError where they cannot."""
         ...
 
     async def describe(self, stream: str) -> StreamInfo | None:
@@ -117,6 +122,7 @@ class AppendOptions(NamedTuple):
 
     `timeout`: seconds that a batch may go without an outcome. `window`: seconds for which the ids
     of terms are compared. `retention`: stored with a new stream, in its stored form.
+    `confirm`: what an append waits for; with too few of it in time it fails as NotConfirmed.
     """
 
     idempotent: bool = True
@@ -125,6 +131,7 @@ class AppendOptions(NamedTuple):
     only_if_exists: bool = False
     window: float = 300.0
     retention: str = ""
+    confirm: Confirm = "server"
 
 
 class Tended(NamedTuple):

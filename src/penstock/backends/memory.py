@@ -33,6 +33,7 @@ from penstock.event import Position, Shard, Start
 from penstock.observers import Observers
 from penstock.ports import (
     AppendOptions,
+    Confirm,
     Features,
     Fields,
     GroupInfo,
@@ -74,6 +75,18 @@ class MemoryBackend(MemoryPlacing):
         self._place = Place(store_named(name), clock or SystemClock(), observers or Observers())
         self._closed = False
 
+    async def confirms(self, level: Confirm) -> None:
+        """See that appends can be confirmed at *level*.
+
+        Raises:
+            ConfigError: any but ``"server"``: there is no disk, and no replica.
+        """
+        if level != "server":
+            raise ConfigError(
+                f"memory:// has neither a disk nor replicas to confirm an append, "
+                f"got confirm={level!r}"
+            )
+
     async def describe(self, stream: str) -> StreamInfo | None:
         """The stream as it stands, or None if there is none."""
         with self._open_store.lock:
@@ -103,6 +116,7 @@ class MemoryBackend(MemoryPlacing):
             ConfigError: the stream is stored with other marks.
             NotFound: `only_if_exists`, and the stream does not: raised by the appends, not here.
         """
+        await self.confirms(options.confirm)
         with self._open_store.lock:
             self._place.store.admit(shard, marks, options._replace(only_if_exists=False))
         return MemoryAppender(self._place, shard, marks, options)

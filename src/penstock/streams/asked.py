@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 from penstock.errors import ConfigError
 from penstock.event import Position, seconds_of
-from penstock.ports import Terms
+from penstock.ports import Confirm, Terms
 from penstock.rules.terms import digest
 
 _EMPTY: Final = Position((0, 0))
@@ -30,6 +30,7 @@ class AppendKeywords(TypedDict, total=False):
     timestamp: float | datetime | None
     expect: Position | Literal["empty"] | None
     only_if_exists: bool
+    confirm: Confirm | None
     timeout: float
 
 

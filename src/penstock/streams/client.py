@@ -12,7 +12,16 @@ import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    Self,
+    TypeVar,
+    Unpack,
+    overload,
+)
 from weakref import WeakSet
 
 from penstock.clock import Clock, SystemClock
@@ -20,7 +29,7 @@ from penstock.codecs import Codec
 from penstock.errors import ClosedError, ConfigError
 from penstock.event import NEWEST, Position, Shard, Start, Until
 from penstock.observers import Observers
-from penstock.ports import AppendOptions, Marks, Retention
+from penstock.ports import AppendOptions, Confirm, Marks, Retention
 from penstock.rules.filters import Where
 from penstock.signals import Observer
 from penstock.streams.group import Group
@@ -28,7 +37,7 @@ from penstock.streams.group_options import Acks, GroupKeywords, GroupOptions
 from penstock.streams.group_reader import GroupReader
 from penstock.streams.lane import Lane
 from penstock.streams.names import check_label, check_stream, check_streams
-from penstock.streams.opening import Opened, open_backend, with_options
+from penstock.streams.opening import Closable, Limits, Opened, open_backend, with_options
 from penstock.streams.reader import Reader
 from penstock.streams.stream import Stream
 from penstock.streams.stream_options import StreamKeywords, check_options
@@ -58,6 +67,7 @@ def connect(
     sentinel_user: str | None = None,
     sentinel_password: str | None = None,
     max_event_bytes: int = MAX_EVENT_BYTES,
+    confirm: Confirm = "server",
     observer: Observer | Iterable[Observer] = (),
     clock: Clock | None = None,
 ) -> Client:
@@ -77,6 +87,7 @@ def connect(
         sentinel_user: whom to log in to the sentinels as, with ``redis+sentinel://``.
         sentinel_password: with which password; it is never shown.
         max_event_bytes: the largest event that may be appended.
+        confirm: what appends wait for, unless they say otherwise; see `Stream.writer`.
         observer: who is told of signals (one or several); without any they are logged.
         clock: where time comes from; the machine's by default.
 
@@ -104,17 +115,18 @@ def connect(
     }
     parsed = with_options(parse_url(text), {k: v for k, v in given.items() if v is not None})
     observers = Observers([observer] if callable(observer) else observer)
-    return Client(parsed, observers, clock or SystemClock(), max_event_bytes)
+    return Client(parsed, observers, clock or SystemClock(), Limits(max_event_bytes, confirm))
 
 
 class Client:
     """Where streams come from. Made by `connect`."""
 
-    def __init__(self, url: Url, observers: Observers, clock: Clock, max_event_bytes: int) -> None:
+    def __init__(self, url: Url, observers: Observers, clock: Clock, limits: Limits) -> None:
         self.url = url
         self.observers = observers
         self.clock = clock
-        self.max_event_bytes = max_event_bytes
+        self.max_event_bytes = limits.max_event_bytes
+        self.confirm: Confirm = limits.confirm
         self._opened: Opened | None = None
         self._lanes: dict[tuple[Shard, Marks, AppendOptions], Lane] = {}
         self._opening = asyncio.Lock()
@@ -129,11 +141,11 @@ class Client:
         Raises:
             BackendUnavailable: nothing answers within the timeout.
             BackendRejected: wrong credentials, or a server that is too old.
-            ConfigError: this backend needs something that is not installed.
+            ConfigError: something is not installed, or appends cannot be confirmed as asked for.
         """
         if self._closed:
             raise ClosedError("a client cannot be opened again; call connect() anew")
-        self._opened = await open_backend(self.url, self.clock, self.observers)
+        self._opened = await open_backend(self.url, self.clock, self.observers, self.confirm)
         return self
 
     async def __aexit__(
@@ -215,8 +227,7 @@ class Client:
             foreign: take any existing key that others made.
             dedupe_window: seconds for which the ids that this handle appends are compared;
                 0: they are kept with the events, and not compared.
-            retention: how much of it is kept; stored with the stream, and adopted by handles that
-                leave it out. None: as stored, else everything.
+            retention: how much of it is kept, stored with it; None: as stored, else everything.
 
         Raises:
             ConfigError: a name that may not be, or shards that the backend does not offer.
@@ -359,7 +370,7 @@ class Client:
 
     @property
     def open_streams(self) -> set[str]:
-        """The names of the streams that readers, groups and writers have open now."""
+        """The names of the streams that are open now."""
         return {name for one in list(self._open) for name in one.open_streams}
 
     async def lane(self, shard: Shard, marks: Marks, options: AppendOptions) -> Lane:
@@ -375,16 +386,3 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self.url}>"
-
-
-class Closable(Protocol):
-    """What a client closes before itself."""
-
-    @property
-    def open_streams(self) -> Iterable[str]:
-        """The names of the streams that it works on; none once it is closed."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close."""
-        ...

@@ -9,18 +9,40 @@ Invariants  1. a backend is imported when it is used: memory needs no Redis clie
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
 from penstock.clock import Clock
 from penstock.errors import ConfigError
 from penstock.observers import Observers
+from penstock.ports import Confirm
 from penstock.url import Url, check_database, taken_by
 
 if TYPE_CHECKING:
     from penstock.backends.embedded import EmbeddedServer
+
+
+class Limits(NamedTuple):
+    """What a client allows of an event, and what its appends wait for."""
+
+    max_event_bytes: int
+    confirm: Confirm
+
+
+class Closable(Protocol):
+    """What a client closes before itself."""
+
+    @property
+    def open_streams(self) -> Iterable[str]:
+        """The names of the streams that it works on; none once it is closed."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close."""
+        ...
 
 
 class Opened:
@@ -46,7 +68,9 @@ class Opened:
             forget(self._own_memory)
 
 
-async def open_backend(url: Url, clock: Clock, observers: Observers) -> Opened:
+async def open_backend(
+    url: Url, clock: Clock, observers: Observers, confirm: Confirm = "server"
+) -> Opened:
     """Connect to where *url* says.
 
     Raises:
@@ -54,6 +78,16 @@ async def open_backend(url: Url, clock: Clock, observers: Observers) -> Opened:
         BackendRejected: wrong credentials, or a server that is too old.
         ConfigError: something is not installed, or an option is out of range.
     """
+    opened = await _open(url, clock, observers)
+    try:
+        await opened.backend.confirms(confirm)
+    except BaseException:
+        await opened.aclose()
+        raise
+    return opened
+
+
+async def _open(url: Url, clock: Clock, observers: Observers) -> Opened:
     if url.scheme == "memory":
         return _open_memory(url, clock, observers)
     if url.scheme == "embedded":

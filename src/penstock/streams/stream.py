@@ -22,7 +22,7 @@ from penstock.errors import (
     OutcomeUnknown,
 )
 from penstock.event import NEWEST, Position, Start, Until
-from penstock.ports import Appender, AppendOptions, Retention, StreamInfo
+from penstock.ports import Appender, AppendOptions, Confirm, Retention, StreamInfo
 from penstock.rules.filters import Where
 from penstock.rules.partition import shard_of
 from penstock.streams.administration import Administration
@@ -110,6 +110,7 @@ class Stream(Administration[T]):
         deliver_at: float | datetime | None = None,
         expect: Position | Literal["empty"] | None = None,
         only_if_exists: bool = False,
+        confirm: Confirm | None = None,
         timeout: float = 5.0,
     ) -> Position | None:
         """Append one event and return where it stands; None if it waits for `deliver_at`.
@@ -132,6 +133,7 @@ class Stream(Administration[T]):
             expect: store it only if this is the newest position of the shard (of events that were
                 ever appended); ``"empty"``: if there never was one.
             only_if_exists: store it only in a stream that exists already.
+            confirm: what it waits for; see `writer`.
             timeout: seconds after which it is given up (about half a second later at most).
 
         Raises:
@@ -141,6 +143,7 @@ class Stream(Administration[T]):
             BackendUnavailable: not stored: no connection in time.
             BackendRejected: not stored: refused.
             OutcomeUnknown: sent, and no answer came in time.
+            NotConfirmed: stored on the master, and not confirmed as asked for in time.
 
         Source: Redis XADD; DESIGN.md, "Appends do not double".
         """
@@ -151,7 +154,7 @@ class Stream(Administration[T]):
             async with asyncio.timeout(timeout + _JUDGED):
                 fields, size = (await self.format()).pack(value, meta)
                 asked.check(self.name, self._shards)
-                lane = await self._lane(self._index(asked.key), only_if_exists)
+                lane = await self._lane(self._index(asked.key), only_if_exists, confirm)
                 receipt = Receipt()
                 lane.add(fields, size, receipt, timeout, asked.terms(fields))
                 if deliver_at is not None:
@@ -195,6 +198,7 @@ class Stream(Administration[T]):
         max_pending_bytes: int = MAX_PENDING_BYTES,
         timeout: float = 30.0,
         idempotent: bool = True,
+        confirm: Confirm | None = None,
     ) -> Writer[T]:
         """A pipelined writer; use it with ``async with``.
 
@@ -202,6 +206,9 @@ class Stream(Administration[T]):
             max_pending: events that may be without an outcome; `send` waits at that many.
             max_pending_bytes: bytes that may be without an outcome.
             timeout: seconds that an event may go without an outcome, through outages and all.
+            confirm: what an event counts as stored by: ``"server"``, its reply; ``"fsync"``, its
+                disk; a number of replicas; ``"all"``, those that are connected when the writer is
+                opened. None: as `connect` was told. Confirmations are asked for by batches.
             idempotent: store nothing twice when a reply is lost (needs the right to run
                 scripts); False: a lost reply is OutcomeUnknown, and ids are not compared.
 
@@ -214,7 +221,13 @@ class Stream(Administration[T]):
         async def open_appender(index: int) -> Appender:
             foreign = self._foreign
             options = AppendOptions(
-                idempotent, timeout, foreign, foreign, self._window, self._stored_retention
+                idempotent,
+                timeout,
+                foreign,
+                only_if_exists=foreign,
+                window=self._window,
+                retention=self._stored_retention,
+                confirm=self.client.confirm if confirm is None else confirm,
             )
             return await self._appender(index, options)
 
@@ -327,7 +340,7 @@ class Stream(Administration[T]):
         marks = form.marks(self._shards)
         return await self.client.backend.appender(self.shard(index), marks, options)
 
-    async def _lane(self, index: int, only_if_exists: bool) -> Lane:
+    async def _lane(self, index: int, only_if_exists: bool, confirm: Confirm | None = None) -> Lane:
         """The lane of single appends to a shard; one for all handles of the client."""
         existing = only_if_exists or self._foreign
         marks = (await self.format()).marks(self._shards)
@@ -336,6 +349,7 @@ class Stream(Administration[T]):
             only_if_exists=existing,
             window=self._window,
             retention=self._stored_retention,
+            confirm=self.client.confirm if confirm is None else confirm,
         )
         return await self.client.lane(self.shard(index), marks, options)
 

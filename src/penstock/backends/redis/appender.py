@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from penstock.backends.redis.append_scripts import APPEND, STORE
 from penstock.backends.redis.batches import Batch, arguments, heed, reject, resolve
+from penstock.backends.redis.confirming import Confirming
 from penstock.backends.redis.edge import RETRY, ReplyError, full, refused, unavailable
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Link, command
@@ -30,6 +31,7 @@ from penstock.clock import Backoff, Clock
 from penstock.errors import BackendUnavailable, ClosedError, OutcomeUnknown, PenstockError
 from penstock.observers import Observers
 from penstock.ports import AppendOptions, Fields, Marks, Stored, Terms
+from penstock.rules.durability import Way
 from penstock.rules.session import Answer, AppendSession, Flight
 from penstock.signals import Signal
 
@@ -89,6 +91,13 @@ class RedisAppender:
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
         self._unheard = False
+        self._confirming: Confirming | None = None
+        self._own: Link | None = None
+
+    def confirm_by(self, way: Way, link: Link) -> None:
+        """Count batches as stored when *way* says so; over *link*, which is this appender's own."""
+        self._link = self._own = link
+        self._confirming = Confirming(way, self._keys.stream, self._clock, self._settle)
 
     def submit(
         self,
@@ -136,6 +145,8 @@ class RedisAppender:
         if wire is not None and self._given_up:
             keys = [self._keys.session(session) for session in self._given_up]
             wire.send("DEL", *keys).add_done_callback(heed)
+        if self._own is not None:
+            self._own.close()
 
     def _pump(self) -> None:
         """Send what may be sent; where something is wrong, leave it to the mender."""
@@ -174,10 +185,29 @@ class RedisAppender:
         if error is not None and not isinstance(error, ReplyError):
             self._cause = unavailable(error, self._link.address.place, verb="append")
             self._rules.cut()
-        elif self._rules.answered(flight, self._judge(error, done)):
-            self._backoff.reset()
-            resolve(flight.batch, done.result()[1], self._keys.stream)
+        else:
+            answer = self._judge(error, done)
+            if self._confirming is not None and answer in ("stored", "again"):
+                self._confirming.add(wire, flight, done.result()[1])
+                return  # until then it is in the air: a connection that breaks sends it again
+            if self._rules.answered(flight, answer):
+                self._backoff.reset()
+                resolve(flight.batch, done.result()[1], self._keys.stream)
         self._go_on()
+
+    def _settle(self, wire: Wire, flight: Flight[Batch], error: Exception | None) -> bool:
+        """A stored batch is confirmed, or told that it is not; or its connection broke."""
+        self._answer.set()
+        if wire is not self._wire or not flight.in_air:
+            return False
+        self._heard = self._clock.monotonic()
+        if error is not None:
+            self._cause = unavailable(error, self._link.address.place, verb="append")
+            self._rules.cut()
+        elif self._rules.answered(flight, "stored"):
+            self._backoff.reset()
+        asyncio.get_running_loop().call_soon(self._go_on)
+        return error is None
 
     def _judge(self, error: ReplyError | None, done: asyncio.Future[Any]) -> Answer:
         if error is None:

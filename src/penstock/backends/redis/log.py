@@ -11,7 +11,7 @@ Used by     streams, through `ports`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from penstock.backends.redis.appender import RedisAppender
 from penstock.backends.redis.control import close_async
@@ -20,17 +20,19 @@ from penstock.backends.redis.describing import describe, destroy
 from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Address
 from penstock.backends.redis.plain import PlainAppender
+from penstock.backends.redis.replies import text
 from penstock.backends.redis.scripts import PAGE, TRIM, TRIMMED
 from penstock.backends.redis.sentinel import MasterWatch
 from penstock.backends.redis.shard_groups import RedisShardGroups
 from penstock.backends.redis.tending import retain, tend
 from penstock.clock import Clock, SystemClock
-from penstock.errors import BackendRejected
+from penstock.errors import BackendRejected, ConfigError
 from penstock.event import Position, Shard, Start
 from penstock.observers import Observers
 from penstock.ports import (
     Appender,
     AppendOptions,
+    Confirm,
     Features,
     Marks,
     RawEntry,
@@ -39,6 +41,7 @@ from penstock.ports import (
     Tended,
     TrimTo,
 )
+from penstock.rules.durability import Way, way_of
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -101,6 +104,10 @@ class RedisBackend(RedisShardGroups):
                 verb="connect",
             )
 
+    async def confirms(self, level: Confirm) -> None:
+        """See `ports.Log.confirms`."""
+        await self._way(level)
+
     async def describe(self, stream: str) -> StreamInfo | None:
         """See `ports.Log.describe`."""
         return await describe(self.link, stream)
@@ -109,11 +116,20 @@ class RedisBackend(RedisShardGroups):
         """See `ports.Log.appender`."""
         keys = Keys.of(shard)
         appender: RedisAppender | PlainAppender
+        way = await self._way(options.confirm)
+        if way.command and not options.idempotent:
+            raise ConfigError(f"confirm={options.confirm!r} needs a session, got idempotent=False")
         if options.idempotent:
             appender = RedisAppender(self.link, keys, marks, options, self.clock, self.observers)
+            if way.command:  # it waits, so on a connection where nobody else does
+                appender.confirm_by(way, self.another_link())
         else:
             appender = PlainAppender(self.link, keys, marks, options)
-        await appender.open()
+        try:
+            await appender.open()
+        except BaseException:
+            await appender.aclose()
+            raise
         return appender
 
     async def cursor(self, starts: Mapping[Shard, Start]) -> RedisCursor:
@@ -154,6 +170,21 @@ class RedisBackend(RedisShardGroups):
             await self.link.call("XDEL", key, *page, verb="remove from", key=key) for page in pages
         ]
         return sum(replies)
+
+    async def _way(self, level: Confirm) -> Way:
+        """How the server confirms at *level*, as it stands now."""
+        if level == "server":
+            return Way()
+        facts = await self.link.call("INFO", verb="confirm appends to")
+        lines = [line.partition(":") for line in facts.decode().splitlines() if ":" in line]
+        try:
+            flat = await self.link.call("CONFIG", "GET", "appendfsync", verb="confirm appends to")
+        except BackendRejected:
+            flat = list[Any]()  # no right to it: what is not known counts as the weaker
+        config = {
+            text(name): text(value) for name, value in zip(flat[::2], flat[1::2], strict=True)
+        }
+        return way_of(level, {name: value for name, _, value in lines}, config)
 
     async def tend(self, stream: str) -> Tended:
         """See `ports.Log.tend`."""

@@ -76,10 +76,22 @@ class Broker:
         }
         return len([name for name in names if not name.startswith("@penstock")])
 
+    def count(self) -> int:
+        """How many events are stored."""
+        return sum(self._redis.xlen(place) for place in self.places)
+
+    def count_dead(self, group: str) -> int:
+        """How many dead letters a group has."""
+        return sum(self._redis.xlen(self._dead(place, group)) for place in self.places)
+
     def dead(self, group: str) -> list[dict[str, str]]:
         """The fields of every dead letter of a group, repeated ones left out."""
-        keys = [f"penstock:{{{place}}}:{place}:dead:{group}" for place in self.places]
+        keys = [self._dead(place, group) for place in self.places]
         return [fields for key in keys for _, fields in self._redis.xrange(key)]
+
+    @staticmethod
+    def _dead(place: str, group: str) -> str:
+        return f"penstock:{{{place}}}:{place}:dead:{group}"
 
     def _is_drained(self, place: str, group: str) -> bool:
         about = self._group(place, group)

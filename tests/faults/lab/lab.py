@@ -232,8 +232,8 @@ class Lab:
         """Whether a group has finished everything that is stored."""
         if self.members(group) and self.members(group)[0].orders.share == "shards":
             self.read()
-            history = self._reader.history
-            return set(self.broker.stored()) <= history.done(group) | history.buried(group)
+            ended = len(self._reader.history.done(group)) + self.broker.count_dead(group)
+            return ended >= self.broker.count()
         return self.broker.is_drained(group)
 
     async def drain(self, within: float) -> dict[str, float | None]:
@@ -254,7 +254,7 @@ class Lab:
             for group in [group for group, seconds in took.items() if seconds is None]:
                 if await asyncio.to_thread(self.is_drained, group):
                     took[group] = round(time.monotonic() - began, 2)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
         return took
 
     def history(self, drained: dict[str, float | None]) -> History:

@@ -71,9 +71,9 @@ def _newest() -> None:
 
 def _drop_on_leaving() -> None:
     """M5: leaving deletes the consumer, whatever is pending."""
-    from penstock.backends.redis import member
+    from penstock.backends.redis import outcomes
 
-    put(member, "LEAVE", mutate(group_scripts.LEAVE, ("if #pending == 0 then", "if true then")))
+    put(outcomes, "LEAVE", mutate(group_scripts.LEAVE, ("if #pending == 0 then", "if true then")))
 
 
 def _unknown_is_ok() -> None:

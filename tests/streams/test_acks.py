@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -118,6 +119,22 @@ async def test_a_program_that_hangs_keeps_nothing(client: Client, signals: list[
             hung.ack(stuck)
         await fill(stream, 1, first=20)
         assert numbers(await take(hung, 1)) == [20], "it goes on when it asks again"
+
+
+async def test_a_group_that_is_lost_while_its_member_rests_is_mended(client: Client) -> None:
+    """When the program asks again, not before: then all comes again."""
+    stream = client.stream("orders")
+    await fill(stream, 2)
+    async with stream.group("billing", hold=0.4, lease=0.4) as group:
+        await anext(group)
+        await soon(lambda: group.statistics().expired == 1, "it rests")
+        await stream.drop_group("billing")
+        async with asyncio.timeout(PATIENCE):
+            while group.statistics().acked < 2:
+                if (event := await group.receive(0.2)) is not None:
+                    with contextlib.suppress(LeaseLost):  # of the group that is gone
+                        group.ack(event)
+                await group.flush()
 
 
 async def test_a_program_that_is_slow_loses_nothing(client: Client, url: str) -> None:

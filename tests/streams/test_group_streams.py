@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock import END, Client, ConfigError, Event, LeaseLost, connect
+from penstock import END, Client, ClosedError, ConfigError, Event, LeaseLost, connect
 from streams.helping import PATIENCE, fill, numbers, take
 
 pytestmark = pytest.mark.one_loop
@@ -85,4 +85,6 @@ async def test_an_added_stream_has_an_end_of_its_own(client: Client) -> None:
         async for event in group:
             found.append(event)
             group.ack(event)
+        with pytest.raises(ClosedError, match="to its end"):
+            await group.add_stream(client.stream("c"))
     assert sorted(numbers(found)) == [0, 10, 11]

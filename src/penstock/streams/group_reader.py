@@ -140,7 +140,7 @@ class GroupReader(Generic[T]):
         Raises:
             ConfigError: the handle asks for another format than is stored.
             BackendError: refused, or not reachable.
-            ClosedError: the group is not open.
+            ClosedError: the group is not open, or has read to its end.
         """
         await self._work.add_stream(stream)
         self._names.add(stream.name)

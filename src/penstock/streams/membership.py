@@ -187,6 +187,8 @@ class Membership(Generic[T]):
     async def add_stream(self, stream: Stream[T]) -> None:
         """See `GroupReader.add_stream`."""
         self._check_open()
+        if self._inbox.ended:
+            raise ClosedError(f"group {self._group!r} has read to its end, and takes no stream up")
         async with self._changing:
             if stream.name in {known.name for known in self._streams}:
                 return

@@ -192,12 +192,13 @@ class RedisMember:
         await self._reads.end()
         if not self._reads.under_way:
             return
-        with mapped(self._own.address.place, verb="read", key=self._any_key()):
-            try:
-                given = pages(self._reads.take(), self._shards)
-            except ConnectionLost:
-                self._lost_contact()
-                raise
+        try:
+            given = pages(self._reads.take(), self._shards)
+        except ConnectionLost:  # what it was given is found when this member fetches again
+            self._lost_contact()
+            return
+        except ReplyError:  # the group may be gone: the next fetch meets it too, and mends it
+            return
         for page in given:
             ids = [entry[0] for entry in page.entries]
             await self.park(page.shard, ids, 0.0, failed=False)

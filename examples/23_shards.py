@@ -16,7 +16,7 @@ async def main() -> None:
         seen: dict[str | None, list[str]] = {}
         async with orders.group("billing", share="shards", retry=retry, until=END) as group:
             async for event in group:
-                tried = f"{event.value['n']} (failed {event.attempts} times)"
+                tried = f"{event.value['n']}, failed {event.attempts}"
                 seen.setdefault(event.key, []).append(tried)
                 if event.value["n"] == "1" and event.attempts < 2:
                     group.fail(event, ValueError("not now"))  # its key waits, and no other
@@ -29,6 +29,6 @@ async def main() -> None:
 asyncio.run(main())
 
 # Prints:
-#  | customer-0 ['0 (failed 0 times)', '3 (failed 0 times)']
-#  | customer-1 ['1 (failed 0 times)', '1 (failed 1 times)', '1 (failed 2 times)', '4 (failed 0 times)']
-#  | customer-2 ['2 (failed 0 times)', '5 (failed 0 times)']
+#  | customer-0 ['0, failed 0', '3, failed 0']
+#  | customer-1 ['1, failed 0', '1, failed 1', '1, failed 2', '4, failed 0']
+#  | customer-2 ['2, failed 0', '5, failed 0']

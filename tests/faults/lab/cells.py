@@ -88,8 +88,8 @@ async def smoke(cell: Cell, *, seed: int, events: int = 10_000, seconds: float =
 
 async def _team(lab: Lab, plain: Orders) -> None:
     """Two producers; three members that share events, two that share shards, and an App."""
-    await lab.add("p1", "producer.py", replace(plain, mode="writer", rate=120))
-    await lab.add("p2", "producer.py", replace(plain, mode="single", rate=80))
+    await lab.add("p1", "producer.py", replace(plain, mode="writer", rate=100))
+    await lab.add("p2", "producer.py", replace(plain, mode="single", rate=60))
     await lab.add("m1", "member.py", replace(plain, work=0.002))
     await lab.add("m2", "member.py", replace(plain, work=0.002))
     await lab.add("m3", "member.py", replace(plain, batch=20))
@@ -204,7 +204,7 @@ async def _follow(lab: Lab, replica: FaultyServer, link: TcpProxy) -> None:
 async def _fail_over(cell: Cell, lab: Lab, replica: FaultyServer, link: TcpProxy) -> History:
     plain = Orders("", "", "")
     await lab.add("p1", "producer.py", replace(plain, rate=200))
-    await lab.add("p2", "producer.py", replace(plain, rate=100, confirm="", timeout=1.0))
+    await lab.add("p2", "producer.py", replace(plain, rate=100, confirm="1", timeout=1.0))
     for member in ("m1", "m2"):
         await lab.add(member, "member.py", plain)
     await lab.start()

@@ -98,7 +98,7 @@ async def group_destroyed(lab: Lab, mutant: str) -> None:
 
 async def leaves(lab: Lab, mutant: str) -> None:
     """SIGTERM with events in its hands."""
-    await lab.add("m1", MEMBER, replace(_PLAIN, mutant=mutant, work=0.05))
+    await lab.add("m1", MEMBER, replace(_PLAIN, mutant=mutant, work=60.0))
     await lab.add("m2", MEMBER, _PLAIN)
     lab.seed(100)
     await lab.start("m1")

@@ -128,7 +128,7 @@ class Producer:
                     **self._confirm(),
                 )
             except penstock.OutcomeUnknown as error:
-                outcome = "unknown" if error.unknown else outcome
+                outcome = outcome if error.unsent else "unknown"
                 if not self._orders.dedupe:  # sent again, it might be stored twice
                     return outcome
             except penstock.BackendError:
@@ -194,7 +194,7 @@ async def outcome_of(receipt: Any) -> str:
     try:
         await receipt
     except penstock.OutcomeUnknown as error:
-        return "unknown" if error.unknown else "fail"
+        return "fail" if error.unsent else "unknown"
     except penstock.PenstockError:
         return "fail"
     return "ok"

@@ -1,7 +1,6 @@
 """Tending: what a client does, by and by, for the streams that it has open.
 
-Does        have events moved into their stream when they are due; keep what the retention says;
-            notice that a stream has grown.
+Does        have events moved into their stream when they are due; keep what the retention says.
 Does not    decide: the backend says what is due, and gives the retention to one client at a time.
 Invariants  1. one task a client, and none while nothing is open.
             2. a look at a stream that fails is no reason to end: the next one comes.
@@ -12,7 +11,6 @@ Cost        a script a shard every half second, for streams that are open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from penstock.errors import BackendUnavailable, PenstockError
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
 PERIOD: Final = 0.5
 """Seconds between looks: a delayed event comes within a second, also when one look fails."""
 
-Grown = Callable[[int], None]
-"""Told of a stream's number of shards when it is another than before."""
-
 
 class Tender:
     """Looks after a client's open streams."""
@@ -37,8 +32,6 @@ class Tender:
         self._client = client
         self._always: set[str] = set()
         self._refused: set[str] = set()
-        self._shards: dict[str, int] = {}
-        self._listeners: dict[str, set[Grown]] = {}
         self._janitor = Janitor(client)
         self._task: asyncio.Task[None] | None = None
 
@@ -51,14 +44,6 @@ class Tender:
         """An event of the stream *name* waits for its time: look as long as the client is open."""
         self._always.add(name)
         self.begin()
-
-    def listen(self, name: str, grown: Grown) -> None:
-        """Call *grown* when the stream *name* has another number of shards."""
-        self._listeners.setdefault(name, set()).add(grown)
-
-    def unlisten(self, name: str, grown: Grown) -> None:
-        """Call *grown* no more."""
-        self._listeners.get(name, set()).discard(grown)
 
     async def aclose(self) -> None:
         """Look no more."""
@@ -80,7 +65,6 @@ class Tender:
         """Tend one stream; the seconds until it wants to be looked at again."""
         try:
             tended: Tended = await self._client.backend.tend(name)
-            self._tell(name, tended.shards)
             await self._janitor.keep(name, tended)
         except BackendUnavailable:
             return PERIOD  # the connection's trouble, which is signalled there
@@ -93,10 +77,3 @@ class Tender:
             self._client.observers(Signal("not-tended", text, stream=name))
             return PERIOD
         return PERIOD if tended.wait is None else min(PERIOD, max(tended.wait, 0.01))
-
-    def _tell(self, name: str, shards: int) -> None:
-        before = self._shards.get(name)
-        self._shards[name] = shards
-        if before is not None and before != shards:
-            for grown in list(self._listeners.get(name, ())):
-                grown(shards)

@@ -42,11 +42,20 @@ class Member:
                 retry=retry(orders),
             ) as group:
                 self._journal("joined", group=orders.group, member=group.member)
-                if orders.batch:
-                    async for batch in group.batches(orders.batch, 0.02):
-                        await self._handle(group, batch)
-                async for event in group:
-                    await self._handle(group, [event])
+                while True:
+                    try:
+                        await self._take(group)
+                    except penstock.BackendRejected as refusal:  # out of memory: told once
+                        self._journal("refused", error=str(refusal)[:200])
+                        await asyncio.sleep(0.2)
+
+    async def _take(self, group: Any) -> None:
+        """Handle what comes, until the server refuses something for good."""
+        if self._orders.batch:
+            async for batch in group.batches(self._orders.batch, 0.02):
+                await self._handle(group, batch)
+        async for event in group:
+            await self._handle(group, [event])
 
     async def _handle(self, group: Any, events: list[Any]) -> None:
         wanted = [event for event in events if self._is_new(group, event)]

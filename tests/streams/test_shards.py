@@ -357,3 +357,47 @@ async def test_lag_and_pending(client: Client) -> None:
         group.ack(await take(group, 3))
         await group.flush()
         assert await group.lag() == 0
+
+
+async def test_a_batch_that_failed_comes_back_in_halves(client: Client) -> None:
+    """Only what failed alone becomes a dead letter: the poison, and nothing else."""
+    stream = client.stream("orders")
+    await fill(stream, 8)
+    sizes: list[int] = []
+    async with joined(stream, retry=Retry(attempts=2, first=0.0, jitter=0.0), until=END) as group:
+        async for batch in group.batches(8, within=0.2):
+            sizes.append(len(batch))
+            if 5 in numbers(batch):
+                group.fail(batch, ValueError("no"))
+            else:
+                group.ack(batch)
+    assert sizes[0] == 8
+    assert 1 in sizes
+    backend: Any = client.backend
+    (letter,) = await backend.letters(stream.shard(0), "billing", None, 10)
+    assert letter.error == "ValueError"
+    assert numbers(await rest_of(stream)) == []
+
+
+async def test_when_everything_fails_nothing_is_given_up(
+    client: Client, signals: list[Signal]
+) -> None:
+    """Events are tried one by one until one succeeds; then all flow again."""
+    stream = client.stream("orders")
+    await fill(stream, 12)
+    tries = 0
+    retry = Retry(attempts=1, first=0.05, cap=0.1, jitter=0.0, breaker=4)
+    async with joined(stream, retry=retry, until=END) as group:
+        async for event in group:
+            tries += 1
+            if tries <= 8:
+                group.fail(event, OSError("down"))
+            else:
+                group.ack(event)
+    kinds = [signal.kind for signal in signals]
+    assert "breaker-opened" in kinds
+    assert "breaker-closed" in kinds
+    backend: Any = client.backend
+    given_up = await backend.count_letters(stream.shard(0), "billing")
+    assert given_up == 3  # before it opened
+    assert numbers(await rest_of(stream)) == []

@@ -30,6 +30,7 @@ from penstock.errors import (
 )
 from penstock.event import Event
 from penstock.ports import MemberOptions, PendingInfo
+from penstock.rules.fates import Failure, fate, is_about, name_of, reason_of
 from penstock.streams.group_questions import lag_of
 from penstock.streams.inbox import Inbox
 from penstock.streams.membership import LEAVING
@@ -122,6 +123,8 @@ class ShardMembership(ShardShelf[T]):
     def ack(self, events: Iterable[Event[T]]) -> None:
         """See `Group.ack`."""
         self._check_open()
+        if self.breaker.failing or self.breaker.open:
+            self._succeeded()
         refused: list[Event[T]] = []
         for origin, several in groupby(events, _origin):
             work = self._works.get(origin)
@@ -139,7 +142,7 @@ class ShardMembership(ShardShelf[T]):
     def nack(self, events: Iterable[Event[T]], delay: float | None, reason: str) -> None:
         """See `Group.nack`."""
         self._check_open()
-        self._fail([*events], delay, "", reason)
+        self._fail([*events], Failure(1, delay=delay), "", reason)
 
     def fail(self, events: Iterable[Event[T]], error: BaseException) -> None:
         """See `Group.fail`."""
@@ -147,10 +150,14 @@ class ShardMembership(ShardShelf[T]):
         several = [event for event in events if self.is_ours(event)]
         if isinstance(error, RetryLater):
             self._give_back(several, error.seconds)
-        elif isinstance(error, Reject) and self._options.dead_letters:
-            self._bury(several, type(error).__name__, str(error))
-        else:
-            self._fail(several, None, type(error).__name__, str(error))
+            return
+        guilty = [event for event in several if is_about(error, event.stream, str(event.position))]
+        if guilty:  # it is known which of them it was
+            text = f"{len(guilty)} events of group {self._group!r} are not what the codec reads"
+            self.signal("undecodable", text, guilty[0].stream, len(guilty))
+            self._give_back([event for event in several if event not in guilty], 0.0)
+        final = bool(guilty) or isinstance(error, Reject)
+        self._fail(guilty or several, Failure(1, final), name_of(error), reason_of(error))
 
     def give_back(self, events: Iterable[Event[T]]) -> None:
         """See `GroupWork.give_back`."""
@@ -236,7 +243,11 @@ class ShardMembership(ShardShelf[T]):
             now = self._clock.monotonic()
             for work in set(self._works.values()):
                 if work.lanes and not work.yielding:
-                    self._inbox.put([one.event for one in work.lanes.due(now)])
+                    ready = work.lanes.due(now)
+                    company = {id(one.event): one.company for one in ready if one.company}
+                    self._inbox.put([one.event for one in ready], company)
+            if self.breaker.open and self.breaker.may_try(now):
+                self._inbox.let_out(1)
             while self._delayed and self._delayed[0][0] <= now:
                 _, events = self._delayed.popleft()
                 self.ack([event for event in events if self.holds(event)])
@@ -248,6 +259,7 @@ class ShardMembership(ShardShelf[T]):
         now = self._clock.monotonic()
         dues = [work.lanes.next_due() for work in self._works.values() if work.lanes]
         dues += [self._delayed[0][0]] if self._delayed else []
+        dues += [self.breaker.try_at] if self.breaker.open and not self.breaker.trying else []
         first = min((due for due in dues if due is not None), default=now + 1.0)
         return max(0.001, min(first - now, 1.0, self._options.hold / 4))
 
@@ -255,40 +267,75 @@ class ShardMembership(ShardShelf[T]):
         self._expired += len(late)
         hold = self._options.hold
         for event in late:
-            self._fail([event], None, "TimeoutError", f"held for {hold} s without an ack")
+            self._fail([event], Failure(1), "HoldExpired", f"held for {hold} s without an ack")
         text = (
             f"{len(late)} events of group {self._group!r} were held for {hold} s without an ack; "
             f"they count as failed and come again"
         )
         self.signal("hold-expired", text, late[0].stream, len(late))
 
-    def _fail(self, events: list[Event[T]], delay: float | None, error: str, reason: str) -> None:
-        """These failed together: each counts a failure, and comes again, or is given up."""
+    def _fail(self, events: list[Event[T]], failure: Failure, error: str, reason: str) -> int:
+        """These failed together: each comes again, or is given up, as `rules.fates` says."""
         events = [event for event in events if self.is_ours(event)]
-        now, retry, alone = self._clock.monotonic(), self._options.retry, len(events) == 1
-        company = 0 if alone else -(-len(events) // 2)
-        dead: list[Event[T]] = []
+        now = self._clock.monotonic()
+        if not events:
+            self.breaker.undecided(now)
+            return 0
+        self._count(events[0], now, rejected=failure.final)
+        tried = self.breaker.open and not failure.final
+        failure = failure._replace(together=len(events), open=tried)
+        given_up = 0
         for event in events:
-            attempts = event.attempts + 1
-            if alone and attempts >= retry.attempts and self._options.dead_letters:
-                dead.append(event)
-                continue
-            wait = retry.delay(attempts, random.random()) if delay is None else delay
-            self._works[event.origin].park(event, now + wait, failed=True, company=company)
-        self._bury(dead, error, reason)
+            work = self._works[event.origin]
+            end = fate(
+                self._options.retry,
+                failure,
+                event.attempts,
+                work.company(event),
+                random.random(),
+                letters=self._options.dead_letters,
+            )
+            if end.given_up:
+                given_up += 1
+                work.bury(event, event.attempts + 1, error, reason[:1000])
+            else:
+                due, company = now + end.delay, end.company
+                work.park(event, due, failed=company is not None, company=company or 0)
         self._nacked += len(events)
         self.sort_out()
-        if events:
-            text = f"{len(events)} events of group {self._group!r} failed: {error} {reason}"
-            self.signal("nacked", text, events[0].stream, len(events))
+        self._say(events, given_up, error or reason[:200] or "no reason given")
+        return len(events)
 
-    def _bury(self, events: list[Event[T]], error: str, reason: str) -> None:
-        for event in events:
-            self._works[event.origin].bury(event, event.attempts + 1, error, reason[:1000])
-        if events:
+    def _say(self, events: list[Event[T]], given_up: int, why: str) -> None:
+        stream, group = events[0].stream, f"group {self._group!r}"
+        if given_up:
             self._send.set()
-            text = f"{len(events)} events of group {self._group!r} were given up: {error} {reason}"
-            self.signal("dead-lettered", text, events[0].stream, len(events))
+            text = f"{given_up} events of {group} went to its dead letters: {why}"
+            self.signal("dead-lettered", text, stream, given_up)
+        if rest := len(events) - given_up:
+            self.signal("nacked", f"{rest} events of {group} failed: {why}", stream, rest)
+
+    def _count(self, event: Event[T], now: float, *, rejected: bool) -> None:
+        """A failure in a row may open the breaker; a handler that rejects an event works."""
+        if rejected:
+            self.breaker.undecided(now)
+        elif self.breaker.failed((id(event.origin), event.entry_id), now):
+            count = self.breaker.failing
+            text = (
+                f"{count} different events of group {self._group!r} failed in a row, and none "
+                f"succeeded: events are tried one by one until one does, and none goes to the "
+                f"dead letters meanwhile"
+            )
+            self.signal("breaker-opened", text, event.stream, count)
+        if self.breaker.open:
+            self._inbox.let_out(0)
+
+    def _succeeded(self) -> None:
+        """An event was handled: the failing, if it was everything's, is over."""
+        if self.breaker.succeeded():
+            self._inbox.let_out(None)
+            text = f"an event of group {self._group!r} was handled: all flow again"
+            self.signal("breaker-closed", text, "", 1)
 
     def _give_back(self, events: list[Event[T]], delay: float) -> None:
         now = self._clock.monotonic()
@@ -307,7 +354,8 @@ class ShardMembership(ShardShelf[T]):
         self._inbox.clear()
         self._inbox.end()
         if failed:
-            self._fail(self._hands.held(), None, "", "the program failed while it had them in hand")
+            reason = "the program failed while it had them in hand"
+            self._fail(self._hands.held(), Failure(1), "", reason)
         try:
             async with asyncio.timeout(LEAVING):
                 for share in self._shares.values():

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from penstock.errors import ConfigError
 from penstock.event import Event, Origin
+from penstock.rules.breaker import Breaker
 from penstock.rules.filters import predicate
 from penstock.rules.hands import Hands
 from penstock.rules.sizing import FetchSizer
@@ -52,6 +53,8 @@ class ShardShelf(Generic[T]):
         self._sizer = FetchSizer(options.max_in_flight, options.max_in_flight_bytes)
         self._inbox: Inbox[Event[T]] = Inbox(self._on_taken, self._stale)
         self._hands = Hands(options.hold, self.still)
+        retry = options.retry
+        self.breaker = Breaker(retry.breaker, retry.first, retry.cap)
         self._delayed: deque[tuple[float, list[Event[T]]]] = deque()
         self._room = asyncio.Event()
         self._send = asyncio.Event()
@@ -129,10 +132,14 @@ class ShardShelf(Generic[T]):
         """See `stream_share.Shelf`."""
         origins = (work.origin, work.replay_origin)
         taken: list[Event[T]] = []
-        if len(self._inbox):
-            events = self._inbox.clear()
-            taken = [event for event in events if event.origin in origins]
-            self._inbox.put([event for event in events if event.origin not in origins])
+
+        def keep(event: Event[T]) -> bool:
+            ours = event.origin in origins
+            if ours:
+                taken.append(event)
+            return not ours
+
+        self._inbox.sift(keep)
         return taken
 
     def again(self, events: list[Event[T]]) -> None:
@@ -178,19 +185,21 @@ class ShardShelf(Generic[T]):
         """Take out of the inbox what has to wait for its key by now."""
         self._tick.set()
         self._room.set()
-        if not len(self._inbox):
-            return
-        free: list[Event[T]] = []
-        for origin, run in groupby(self._inbox.clear(), _origin):
-            work, several = self._works.get(origin), list(run)
-            free += work.lanes.admit(several) if work is not None else several
-        self._inbox.put(free)
+
+        def keep(event: Event[T]) -> bool:
+            work = self._works.get(event.origin)
+            return work is None or not work.lanes or bool(work.lanes.admit([event]))
+
+        self._inbox.sift(keep)
 
     def _on_taken(self, events: list[Event[T]]) -> None:
         self._yielded += len(events)
         now = self._clock.monotonic()
         if self._options.acks != "none":
             self._hands.handed(events, now)
+        if self.breaker.open:
+            self.breaker.trying = True
+            self._inbox.let_out(0)
         if self._options.acks == "delayed":
             self._delayed.append((now + self._options.ack_delay, events))
         self._room.set()

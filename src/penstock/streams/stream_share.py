@@ -263,7 +263,7 @@ class StreamShare(Generic[T]):
             elif work.yielding:
                 work.yielding = False
                 back, work.back = work.back, []
-                self._shelf.again(back)
+                self._shelf.again(work.lanes.admit(back))
 
     async def _wind_down(self) -> None:
         """Hand out nothing more; give up each shard when nothing of it is in a hand."""

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from penstock import Client, ConflictError, OutcomeUnknown, Position, connect
+from penstock import (
+    Client,
+    ConflictError,
+    OutcomeUnknown,
+    Position,
+    Retention,
+    Signal,
+    Stream,
+    connect,
+)
 from penstock.testing.proxy import TcpProxy
-from streams.helping import everything, numbers
+from streams.helping import everything, numbers, soon
 
 pytestmark = pytest.mark.one_loop
 
@@ -122,3 +136,31 @@ async def test_appends_that_wait_at_the_same_time_share_one_answer(client: Clien
     assert len(set(found)) == 1
     assert isinstance(found[0], Position)
     assert await stream.length() == 1
+
+
+async def test_the_rights_of_a_writer_are_enough(embedded_url: str, redis7_url: str) -> None:
+    """The row of docs/redis.md: plain appends, terms, retention, and tending what is due."""
+    paper = (Path(__file__).parents[2] / "docs" / "redis.md").read_text(encoding="utf-8")
+    found = re.search(r"^writer  (.*?)^\w", paper, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    signals: list[Signal] = []
+    for url in (embedded_url, redis7_url):
+        async with connect(url) as admin:
+            await admin.redis.execute_command(
+                *("ACL", "SETUSER", "writer", "reset", "on", ">pw"),
+                *("~orders", "~penstock:{orders}:*", *found[1].split()),
+            )
+        keep = Retention(cap=100, at_cap="drop-oldest", ttl=600.0, sliding=True)
+        async with connect(url, user="writer", password="pw", observer=signals.append) as client:
+            stream = client.stream("orders", retention=keep)
+            await stream.append({"n": 0}, deliver_at=time.time() + 0.1)
+            first = await stream.append({"n": 1}, id="a")
+            await stream.append({"n": 2}, expect=first)
+            async with stream.writer() as writer:
+                await writer.send({"n": 3})
+                await soon(partial(_holds, stream, 4), "the delayed event is moved")
+    assert not [signal for signal in signals if signal.kind == "not-tended"]
+
+
+async def _holds(stream: Stream[Any], count: int) -> bool:
+    return await stream.length() == count

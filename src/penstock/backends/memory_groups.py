@@ -176,9 +176,7 @@ class MemoryEventMember(LeasedMember):
         if now >= self._look_at:
             self._look(now)
         seats = list(self._seats.items())
-        for shard, seat in seats:
-            if not shard.replay:
-                self._tell_lost(shard, *seat.group.take_lost())
+        self._tell_lost_in_all()
         self._turn += 1
         turn = self._turn % len(seats)
         seats = seats[turn:] + seats[:turn]
@@ -222,6 +220,15 @@ class MemoryEventMember(LeasedMember):
             if replay not in self._seats and self._group_now(replay) is not None:
                 self._shards += (replay,)
                 self._begin_at(replay, now, OLDEST)
+
+    def _beat(self, now: float) -> None:
+        super()._beat(now)
+        self._tell_lost_in_all()  # a member whose hands are full does not fetch
+
+    def _tell_lost_in_all(self) -> None:
+        for shard, seat in self._seats.items():
+            if not shard.replay:
+                self._tell_lost(shard, *seat.group.take_lost())
 
     def _tell_lost(self, shard: Shard, unread: int | None, parked: int) -> None:
         if unread != 0:

@@ -73,6 +73,7 @@ class RedisMember:
         self._reads = Reads(*ways, head, options.noack, care.checks, care.checked)
         self._next_replays = 0.0
         self._turner: asyncio.TimerHandle | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._gone = False
 
     @property
@@ -95,6 +96,8 @@ class RedisMember:
         for shard, keys in self._keys.items():
             self._beat_in(shard, keys)
         self._takeovers.begin(self._incarnation, used=used)
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._takeovers.keep(self.lapse))
         self._turn()
 
     def _beat_in(self, shard: Shard, keys: Keys) -> None:
@@ -249,8 +252,9 @@ class RedisMember:
         self._gone = True
         for pulse in self._pulses.values():
             self._groups.heart.remove(pulse)
-        if self._turner is not None:
-            self._turner.cancel()
+        for work in (self._turner, self._keeping):
+            if work is not None:
+                work.cancel()
         self._own.close()
 
     async def _new(self, limit: int, wait: float, ahead: int, fresh: bool) -> list[Page]:

@@ -12,6 +12,7 @@ Source      reliability notes 1.3, 1.4; DESIGN.md, "Loss of the group is survive
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -104,6 +105,7 @@ class Recovery:
         self._foreign_idle = int(max(options.lease, options.foreign_idle) * 1000)
         self._signal = signal
         self._cursors: dict[Shard, str] = {}
+        self._lock = asyncio.Lock()
         self._forgotten = False
         self._checking: list[Shard] = []
         self.marks: dict[Shard, Mark] = {}
@@ -121,6 +123,10 @@ class Recovery:
         Raises:
             GroupVanished: one was, or another member has made it anew already.
         """
+        async with self._lock:
+            await self._remake()
+
+    async def _remake(self) -> None:
         for shard in self._own():
             known = self.marks.get(shard)
             made = await make_group(self._link, self._keys[shard], self._group, "0", copy=known)
@@ -134,6 +140,11 @@ class Recovery:
             GroupVanished: it is not the group that we knew; the mark is that of the new one.
             NotFound: the group, or the stream, is gone.
         """
+        async with self._lock:
+            if shard in self._keys:
+                await self._tend(shard)
+
+    async def _tend(self, shard: Shard) -> None:
         keys, group = self._keys[shard], self._group
         names = [keys.stream, keys.mark(group), keys.parked(group), keys.attempts(group)]
         known = self.marks.get(shard) or Mark(secrets.token_hex(8))

@@ -22,9 +22,9 @@ from penstock.backends.redis.joining import lease_of
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.recovery import Recovery
 from penstock.backends.redis.replies import by_name, text
-from penstock.errors import BackendError
+from penstock.errors import BackendError, NotFound
 from penstock.event import Shard
-from penstock.ports import MemberOptions, Page
+from penstock.ports import GroupVanished, MemberOptions, Page
 from penstock.rules.leases import STRUCK, LeaseWatch
 from penstock.signals import Kind
 
@@ -88,7 +88,8 @@ class Takeovers:
         self._claims: deque[Claim] = deque()
         self._struck: dict[tuple[Shard, str], float] = {}
         self._taken: dict[tuple[Shard, str], int] = {}
-        self._next_beats = self._next_renewal = 0.0
+        self._next_beats = self._next_renewal = self._looked = 0.0
+        self._vanished: GroupVanished | None = None
         self._foreign: set[Shard] = set()
         self._next_foreign: dict[tuple[Shard, str], float] = {}
         self._again: float | None = None
@@ -143,7 +144,41 @@ class Takeovers:
             self.lost_contact()
             raise
 
+    async def keep(self, lost: Callable[[], None]) -> None:
+        """Look after the groups while nobody fetches, for the program's hands are full.
+
+        Until cancelled. *lost* is called when a group was lost; the next `find` raises it.
+        """
+        pace = min(LOOK_EVERY, self._options.lease / 4)
+        while True:
+            await self._clock.sleep(pace)
+            now = self._clock.monotonic()
+            if now < self._looked + 2 * pace or self._vanished is not None:
+                continue
+            try:
+                await self._look_on(now)
+            except GroupVanished as vanished:
+                self._vanished = vanished
+                lost()
+            except BackendError:
+                continue  # the next fetch meets it too, and says so
+
+    async def _look_on(self, now: float) -> None:
+        try:
+            for shard in [shard for shard in self._keys if not shard.replay]:
+                await self.recovery.tend(shard)
+            if now >= self._next_beats:
+                self._next_beats = now + self._options.lease / 4
+                for shard in list(self._keys):
+                    await self._look(shard, 0, True)
+            await self._renew(now)
+        except NotFound:
+            await self.recovery.remake()
+
     async def _find(self, limit: int, quiet: bool) -> list[Page]:
+        if self._vanished is not None:
+            vanished, self._vanished = self._vanished, None
+            raise vanished
         if quiet and self.recovery.unowned:
             await self.recovery.drop_unowned(self.known)
         while quiet and self.wants_quiet:
@@ -169,7 +204,7 @@ class Takeovers:
             self._own_first()
 
     async def _look_all(self, limit: int) -> list[Page]:
-        now = self._clock.monotonic()
+        now = self._looked = self._clock.monotonic()
         if now < self.next_look:
             return []
         self.next_look = now + min(LOOK_EVERY, self._options.lease / 4)

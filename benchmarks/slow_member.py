@@ -27,6 +27,7 @@ RATE = 2000  # events a second that are appended while a member is measured
 SLOWNESS = 10  # how many times fewer it takes
 MOST = 50  # MB
 STREAM, SHARDED = "waiting", "sharded"
+START = 60.0  # seconds within which the first event comes, on however slow a machine
 WARM = 0.3  # the part of the time in which buffers may fill
 
 
@@ -68,6 +69,9 @@ async def member(kind: str, url: str, seconds: float) -> None:
     """Be the slow member; print what it took, and its memory over time."""
     taken, sizes = [0], list[int]()
     task = asyncio.create_task(run_app(url, taken) if kind == "app" else take(kind, url, taken))
+    began = time.monotonic()
+    while not taken[0] and time.monotonic() - began < START:
+        await asyncio.sleep(0.1)
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Appends with terms: once for each id, on top of what was seen, and later; and how much is kept."""
+"""Appends with terms: once for each id, on top of what was seen, or later; and a cap."""
 
 import asyncio
 import time

@@ -14,7 +14,7 @@ from typing import Final
 
 from penstock.errors import ClosedError, LeaseLost, PenstockError
 from penstock.event import NEWEST, Position, Shard
-from penstock.ports import Log, TrimTo
+from penstock.ports import Along, Burial, Log, TrimTo
 from penstock.testing.conformance_tools import (
     PATIENCE,
     SLACK,
@@ -101,6 +101,56 @@ async def check_what_is_committed_is_handed_over(harness: Harness) -> None:
             assert ownership.committed == _position(a.events[5])
             assert ownership.state == b"sum=15\x00\xff"
             assert ownership.epoch > a.events[0].epoch
+
+
+async def check_notes_and_letters_go_with_the_position(harness: Harness) -> None:
+    """The next owner has the notes, and knows how old they are; a letter is kept once."""
+    name = harness.fresh_name()
+    async with harness.open() as backend, harness.open() as other:
+        await _fill(backend, name, 1, 4)
+        async with owning(backend, harness, name, 1) as a:
+            await settled([a], lambda: len(a.events) == 4)
+            event = a.events[1]
+            raw = [b"n", b"1"]
+            burial = Burial(event.id, 3, 2, "ValueError", "no", raw)
+            along = Along(b"notes\x00\xff", (burial,))
+            await a.member.commit(event.shard, event.epoch, _position(event), None, along)
+            (letter,) = await backend.letters(event.shard, "g", None, 10)
+            assert (letter.position, letter.attempts, letter.deliveries) == (_position(event), 3, 2)
+            assert (letter.error, letter.reason, list(letter.raw)) == ("ValueError", "no", raw)
+            await asyncio.sleep(0.05)
+        async with owning(other, harness, name, 1) as b:
+            await settled([b], lambda: len(b.events) == 2)
+            (ownership,) = b.member.owned.values()
+            assert ownership.notes == b"notes\x00\xff"
+            assert 0.03 < ownership.age < PATIENCE
+            last = b.events[-1]
+            assert await backend.replay(last.shard, "g", [letter.id]) == 1
+            await settled([b], lambda: len(b.events) == 3)
+            again = b.events[-1]
+            assert (again.shard.replay, again.number, again.epoch) == (True, 1, ownership.epoch)
+            await b.member.commit(
+                last.shard, last.epoch, _position(last), None, Along(replayed=(again.id,))
+            )
+        async with owning(other, harness, name, 1) as c:
+            await settled([c], lambda: c.shards == {0})
+            await c.step(wait=0.3)
+            assert c.events == []
+
+
+async def check_what_others_are_due_is_named_first(harness: Harness) -> None:
+    """Nothing more comes of it; released, it moves at once, and nothing else does."""
+    name = harness.fresh_name()
+    async with harness.open() as backend, harness.open() as other:
+        await _fill(backend, name, 2, 1)
+        async with owning(backend, harness, name, 2) as a:
+            await settled([a], lambda: len(a.events) == 2)
+            async with owning(other, harness, name, 2) as b:
+                await settled([a, b], lambda: bool(a.member.yielding) or bool(b.shards))
+                for shard in a.member.yielding:
+                    await a.member.release(shard)
+                await settled([a, b], lambda: len(a.shards) == len(b.shards) == 1)
+                assert a.member.yielding == ()
 
 
 async def check_only_the_owner_commits(harness: Harness) -> None:
@@ -268,6 +318,8 @@ SHARD_GROUP_CHECKS: Final[Sequence[Check]] = (
     check_a_newcomer_gets_its_fair_share,
     check_each_event_is_handed_out_by_its_owner,
     check_what_is_committed_is_handed_over,
+    check_notes_and_letters_go_with_the_position,
+    check_what_others_are_due_is_named_first,
     check_only_the_owner_commits,
     check_the_dead_are_replaced,
     check_the_dead_commit_nothing,

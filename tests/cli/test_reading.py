@@ -83,6 +83,16 @@ def test_an_undecodable_value_is_said_and_passed_over(shell: Shell, stored: Any)
     assert f"event {position} of 'orders' is undecodable" in done.err
 
 
+@pytest.mark.usefixtures("numbers")
+def test_what_was_trimmed_behind_the_start_is_said(shell: Shell, stored: Any) -> None:
+    """What is left is printed; exit code 1."""
+    events = [json.loads(line) for line in shell("read", "numbers", "--events").out.splitlines()]
+    stored.execute_command("XTRIM", "numbers", "MAXLEN", 2)
+    done = shell("read", "numbers", "--start", events[3]["position"])
+    assert (done.code, done.out) == (1, b'{"n":"8"}\n{"n":"9"}\n')
+    assert f"behind {events[3]['position']} were trimmed from stream 'numbers'" in done.err
+
+
 def test_json_that_spans_lines_is_printed_on_one(shell: Shell, stored: Any) -> None:
     """A value a line, whoever wrote it."""
     shell("append", "orders", "--layout", "value", stdin=b"1\n")

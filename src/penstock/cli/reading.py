@@ -29,6 +29,7 @@ from penstock import (
     Event,
     Group,
     NotFound,
+    PositionLost,
     Stream,
     after,
     at,
@@ -248,8 +249,25 @@ async def _alone(stream: Stream[Any], request: Request, printer: Printer) -> Non
         start=request.start, until=until, where=request.where, prefetch=4 * BATCH
     ) as reader:
         await _check_now(stream, printer)
-        async for batch in _counted(reader.batches(BATCH, 0.0), request.most):
+        batches = _past_losses(reader.batches(BATCH, 0.0), printer)
+        async for batch in _counted(batches, request.most):
             await printer.print(batch)
+
+
+async def _past_losses(
+    batches: AsyncIterator[list[Event[Any]]], printer: Printer
+) -> AsyncIterator[list[Event[Any]]]:
+    """The batches; what was trimmed before it was read is said, and the exit code says it too."""
+    while True:
+        try:
+            batch = await anext(batches)
+        except StopAsyncIteration:
+            return
+        except PositionLost as lost:
+            printer.failed += 1
+            complain(str(lost))
+        else:
+            yield batch
 
 
 async def _as_member(stream: Stream[Any], request: Request, printer: Printer) -> None:

@@ -244,7 +244,7 @@ async def test_a_coroutine_that_takes_longer_than_hold_is_cancelled(memory: str)
     app = App(memory)
     cancelled: list[int] = []
 
-    @app.on("orders", group="billing", hold=0.1, retry=Retry(attempts=1))
+    @app.on("orders", group="billing", hold=0.5, retry=Retry(attempts=1))
     async def bill(order: Order) -> None:
         try:
             await asyncio.sleep(30 if order.number == 0 else 0)

@@ -53,6 +53,8 @@ class Link:
         self._observers = observers
         self._wire: Wire | None = None
         self._lock = asyncio.Lock()
+        self._limits: list[float] = []
+        self._hurry = asyncio.Event()
         self._backoff = Backoff()
         self._closed = False
         self._broken = False
@@ -82,21 +84,26 @@ class Link:
         last: BaseException = TimeoutError()
         if self.address.tls is not None:  # a plain port waits for more of what it cannot read
             last = ConnectionLost("no answer came in time; perhaps it does not speak TLS there")
+        self._limits.append(limit)
+        if limit == min(self._limits):
+            self._hurry.set()  # who waits for a short time is not made to sleep through it
         try:
             async with asyncio.timeout(limit), self._lock:
                 while self.now is None:
                     if self._flapped:
                         self._flapped = False
-                        await self._clock.sleep(self._backoff.next())
+                        await self._pause()
                     try:
                         await self._connect()
                     except BackendUnavailable as error:
                         last = error.__cause__ or error
                         if isinstance(last, TlsRefused) and self._wire is None:
                             raise  # never worked: somebody must mend the certificates
-                        await self._clock.sleep(self._backoff.next())
+                        await self._pause()
         except TimeoutError:
             raise unavailable(last, self.address.place, verb="connect") from last
+        finally:
+            self._limits.remove(limit)
         assert self._wire is not None
         return self._wire
 
@@ -146,6 +153,20 @@ class Link:
         """The master is at *place* now: a wire to anywhere else ends."""
         if self._wire is not None and self._wire.place != place:
             self._wire.end(ConnectionLost(f"the master is at {place} now"))
+
+    async def _pause(self) -> None:
+        """Until the next attempt; shorter where somebody does not wait for long."""
+        self._hurry.clear()
+        delay = min(self._backoff.next(), min(self._limits) / 8)
+        waits: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(self._clock.sleep(delay)),
+            asyncio.ensure_future(self._hurry.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when="FIRST_COMPLETED")
+        finally:
+            for one in waits:
+                one.cancel()
 
     async def _connect(self) -> None:
         wire, role = await connect(self.address, master=self._master)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from penstock.backends.redis.keys import VERSION, Keys
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.scripts import MARK, OPEN
-from penstock.errors import ConfigError
+from penstock.errors import BackendRejected, ConfigError
 from penstock.ports import AppendOptions, Marks
 from penstock.rules.partition import HASH
 
@@ -116,3 +116,40 @@ def _refusal(stream: str, status: str, about: list[Any], marks: Marks) -> str:
                 f"stream {stream!r} has layout {layout!r}, codec {codec!r}, shards {shards}; "
                 f"this handle asks for {wanted}; leave those options out to adopt what is stored"
             )
+
+
+async def open_bare(
+    link: Link, keys: Keys, marks: Marks, options: AppendOptions, refusal: BackendRejected
+) -> None:
+    """As `open_session` without a session, for a user who must not run scripts.
+
+    A new stream of plain fields stays unmarked, which means the same; another is marked by one
+    HSET. Two programs that make one stream with different marks at the same moment are not told.
+
+    Raises:
+        ConfigError: the stream has other marks, or those of a newer version.
+        BackendRejected: *refusal*, where marks would be in several slots.
+    """
+    if keys.base is not None or options.retention:
+        raise refusal
+    stored = await link.call(
+        *("HMGET", keys.meta, "version", "layout", "codec", "shards"),
+        verb="append to",
+        key=keys.stream,
+    )
+    version, *found = _texts(stored)
+    wanted = [marks.layout, marks.codec, str(marks.shards)]
+    if version is not None and int(version) > VERSION:
+        raise ConfigError(_refusal(keys.stream, "newer", [version], marks))
+    if version is not None and found != wanted:
+        raise ConfigError(_refusal(keys.stream, "other", found, marks))
+    if version is None and marks.layout != "fields" and not options.foreign:
+        if await link.call("XLEN", keys.stream, verb="append to", key=keys.stream):
+            raise ConfigError(_refusal(keys.stream, "unmarked", [], marks))
+        stamp = " ".join(wanted)
+        pairs = ("layout", marks.layout, "codec", marks.codec, "shards", marks.shards)
+        await link.call(
+            *("HSET", keys.meta, "version", VERSION, *pairs, "stamp", stamp),
+            verb="append to",
+            key=keys.stream,
+        )

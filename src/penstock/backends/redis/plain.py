@@ -18,9 +18,9 @@ from typing import Any, Final
 from penstock.backends.redis.edge import ReplyError, refused, unavailable
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Link
-from penstock.backends.redis.opening import open_session
+from penstock.backends.redis.opening import open_bare, open_session
 from penstock.backends.redis.wire import Arg, Wire
-from penstock.errors import BackendError, ClosedError, ConfigError, OutcomeUnknown
+from penstock.errors import BackendError, BackendRejected, ClosedError, ConfigError, OutcomeUnknown
 from penstock.event import Position
 from penstock.ports import AppendOptions, Fields, Marks, Stored, Terms
 
@@ -50,7 +50,12 @@ class PlainAppender:
             ConfigError: the stream has other marks.
             BackendError: refused, or not reachable.
         """
-        await open_session(self._link, self._keys, self._marks, self._options, "none", 0)
+        try:
+            await open_session(self._link, self._keys, self._marks, self._options, "none", 0)
+        except BackendRejected as error:
+            if "NOPERM" not in str(error):
+                raise
+            await open_bare(self._link, self._keys, self._marks, self._options, error)
         self._wire = self._link.now
 
     def submit(

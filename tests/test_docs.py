@@ -230,8 +230,9 @@ def test_commands_that_are_not_run_have_their_options() -> None:
     ]
     assert shown
     for words in shown:
+        depth = 3 if words[1] == "dead" else 2  # the one command that has commands of its own
         helped = subprocess.run(
-            [sys.executable, "-m", "penstock", *words[1:2], "--help"],
+            [sys.executable, "-m", "penstock", *words[1:depth], "--help"],
             capture_output=True,
             text=True,
             timeout=LIMIT,

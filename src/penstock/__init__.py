@@ -49,6 +49,7 @@ from penstock.rules.retry import Retry
 from penstock.signals import Signal
 from penstock.streams.blocking import BlockingClient, blocking
 from penstock.streams.client import Client, connect
+from penstock.streams.dead_letters import DeadLetter, DeadLetters
 from penstock.streams.group import Group
 from penstock.streams.lane import Receipt
 from penstock.streams.reader import Reader
@@ -71,6 +72,8 @@ __all__ = [
     "Codec",
     "ConfigError",
     "ConflictError",
+    "DeadLetter",
+    "DeadLetters",
     "DecodeError",
     "DemandExceeded",
     "EncodeError",

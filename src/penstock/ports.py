@@ -71,6 +71,13 @@ class Log(Protocol):
         """The stream as it stands, or None if there is none."""
         ...
 
+    async def streams(self, pattern: str = "*", limit: int | None = None) -> Sequence[str]:
+        """The names of streams that match the glob *pattern*, sorted; at most *limit*.
+
+        A sharded stream is one name. What is kept beside streams is not listed.
+        """
+        ...
+
     async def appender(self, shard: Shard, marks: Marks, options: AppendOptions) -> Appender:
         """Open a session that appends to *shard*.
 

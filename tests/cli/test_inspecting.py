@@ -75,7 +75,7 @@ async def test_groups_and_pending_tell_who_holds_what(shell: Shell, embedded_url
     assert [(one["member"], one["deliveries"]) for one in pending] == [("bob", 1)] * 3
     assert len(objects(shell, "pending", "orders", "g", "--limit", "2")) == 2
     plain = shell("groups", "orders").out.decode()
-    assert plain.startswith("group\tlag\tpending\tparked\tmembers\tlast\ng\t5\t3\t0\t1\t")
+    assert plain.startswith("group\tlag\tpending\tparked\tdead\tmembers\tlast\ng\t5\t3\t0\t0\t1\t")
     assert shell("pending", "orders", "g").out.count(b"\tbob\t") == 3
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from penstock.backends.memory_cursor import MemoryCursor
 from penstock.backends.memory_groups import MemoryEventMember
@@ -86,6 +87,12 @@ class MemoryBackend(MemoryPlacing):
                 f"memory:// has neither a disk nor replicas to confirm an append, "
                 f"got confirm={level!r}"
             )
+
+    async def streams(self, pattern: str = "*", limit: int | None = None) -> Sequence[str]:
+        """The names of streams that match the glob *pattern*, sorted; at most *limit*."""
+        with self._open_store.lock:
+            names = sorted(self._place.store.streams)
+        return [name for name in names if fnmatchcase(name, pattern)][:limit]
 
     async def describe(self, stream: str) -> StreamInfo | None:
         """The stream as it stands, or None if there is none."""

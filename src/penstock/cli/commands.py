@@ -26,8 +26,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "append": ("penstock.cli.appending:append", "Append lines to a stream: JSON, text or events."),
     "read": ("penstock.cli.reading:read", "Print a stream's events, one a line."),
     "info": ("penstock.cli.inspecting:info", "Describe the server, or one stream."),
-    "groups": ("penstock.cli.inspecting:groups", "List a stream's groups: lag, pending, members."),
-    "pending": ("penstock.cli.inspecting:pending", "List what a group has not acked yet."),
+    "groups": ("penstock.cli.grouping:groups", "List a stream's groups, and look after them."),
+    "lag": ("penstock.cli.grouping:lag", "How far groups are behind, in events and seconds."),
+    "pending": ("penstock.cli.grouping:pending", "List what a group has not acked yet."),
+    "dead": ("penstock.cli.dead:dead", "Look after what groups have given up."),
     "trim": ("penstock.cli.inspecting:trim", "Remove a stream's oldest events."),
     "run": ("penstock.cli.run:run", "Run the handlers of an App, in one process or in several."),
     "rescue": (

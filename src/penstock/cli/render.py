@@ -65,10 +65,30 @@ def streams_table(infos: Sequence[StreamInfo]) -> Table:
 
 
 def groups_table(groups: Sequence[GroupInfo]) -> Table:
-    """Groups, one a row."""
-    headings = ("group", "lag", "pending", "parked", "members", "last")
+    """Groups, one shard of one group a row."""
+    headings = ("group", "lag", "pending", "parked", "dead", "members", "last")
     rows = [
-        (one.name, one.lag, one.pending, one.parked, len(one.members), _or_none(one.last))
+        (one.name, one.lag, one.pending, one.parked, one.dead, len(one.members), _or_none(one.last))
+        for one in groups
+    ]
+    return Table(headings, rows)
+
+
+def lag_table(groups: Sequence[GroupInfo]) -> Table:
+    """How far groups are behind, one shard of one group a row."""
+    headings = ("stream", "shard", "group", "lag", "lag_s", "pending", "oldest_s", "parked", "dead")
+    rows = [
+        (
+            one.shard.stream,
+            one.shard.index,
+            one.name,
+            one.lag,
+            _rounded(one.lag_seconds),
+            one.pending,
+            _rounded(one.pending_age),
+            one.parked,
+            one.dead,
+        )
         for one in groups
     ]
     return Table(headings, rows)
@@ -175,6 +195,10 @@ def _time(positions: Sequence[Position | None]) -> str | None:
     except (ValueError, OverflowError, OSError):  # others may have chosen any number
         return None
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z") if time else None
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _or_none(position: Position | None) -> str | None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from penstock.errors import ConfigError, NotFound
 from penstock.event import OLDEST, Event, Position, Shard, Start
 from penstock.ports import GroupInfo, StreamInfo, TrimTo
+from penstock.streams.dead_letters import DeadLetters
 from penstock.streams.format import Format, ShardOrigin
+from penstock.streams.names import check_label
 
 if TYPE_CHECKING:
     from penstock.streams.client import Client
@@ -164,8 +166,14 @@ class Administration(Generic[T]):
             start: where it begins.
 
         Raises:
+            ConfigError: a name that may not be.
+            NotFound: there is no such stream.
             BackendError: refused, or not reachable.
+
+        Source: Redis XGROUP CREATE.
         """
+        check_label("group", name)
+        await self.info()
         await self.format()
         shards = [self.shard(index) for index in range(self.shards)]
         made = [await self.client.backend.create_group(one, name, start) for one in shards]
@@ -185,10 +193,16 @@ class Administration(Generic[T]):
             ConfigError: a member lives, and it is not forced; nothing was changed.
             NotFound: there is no such group.
             BackendError: refused, or not reachable.
+
+        Source: Redis XGROUP SETID.
         """
         await self.format()
         for index in range(self.shards):
             await self.client.backend.reset_group(self.shard(index), name, start, force=force)
+
+    def dead_letters(self, group: str) -> DeadLetters[T]:
+        """The dead letters of *group*: read them with ``async for``, replay or drop them."""
+        return DeadLetters(self, check_label("group", group))
 
     async def drop_group(self, name: str) -> bool:
         """Remove the group *name* with all that is kept for it; False if there is none."""

@@ -12,16 +12,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Final,
-    Literal,
-    Self,
-    TypeVar,
-    Unpack,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from penstock.clock import Clock, SystemClock
@@ -343,6 +334,25 @@ class Client:
         if acks == "explicit":
             return Group(self, name, streams, checked)
         return GroupReader(self, name, streams, checked)
+
+    async def streams(self, pattern: str = "*", *, limit: int | None = None) -> list[str]:
+        """The names of the streams that are there, sorted; those of other programs too.
+
+        Waits for the server to look through its keys, in pages.
+
+        Args:
+            pattern: a glob: ``*``, ``?`` and ``[…]``.
+            limit: names at most; None: all of them.
+
+        Raises:
+            ConfigError: a limit below 1.
+            BackendError: refused, or not reachable.
+
+        Source: Redis SCAN.
+        """
+        if limit is not None and limit < 1:
+            raise ConfigError(f"limit must be at least 1 stream, got {limit}")
+        return list(await self.backend.streams(pattern, limit))
 
     def observe(self, observer: Observer) -> None:
         """Tell *observer* of every signal from now on."""

@@ -19,6 +19,7 @@ from penstock.backends.redis.cursor import RedisCursor
 from penstock.backends.redis.describing import describe, destroy
 from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Address
+from penstock.backends.redis.listing import stream_names
 from penstock.backends.redis.plain import PlainAppender
 from penstock.backends.redis.replies import text
 from penstock.backends.redis.scripts import PAGE, TRIM, TRIMMED
@@ -111,6 +112,10 @@ class RedisBackend(RedisShardGroups):
     async def describe(self, stream: str) -> StreamInfo | None:
         """See `ports.Log.describe`."""
         return await describe(self.link, stream)
+
+    async def streams(self, pattern: str = "*", limit: int | None = None) -> Sequence[str]:
+        """See `ports.Log.streams`."""
+        return await stream_names(self.link, pattern, limit)
 
     async def appender(self, shard: Shard, marks: Marks, options: AppendOptions) -> Appender:
         """See `ports.Log.appender`."""

@@ -1,0 +1,259 @@
+"""``penstock groups``, ``lag`` and ``pending``: look at consumer groups, and look after them.
+
+Does        list groups, members and what is pending; make, set back and remove groups.
+Does not    lay anything out (`render`), or make a stream: any existing key can be looked at.
+Invariants  1. what takes something from a group asks first; where nobody can be asked, --yes must
+               say it. --dry-run says what would be done, and does nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from penstock import Client, ConfigError, NotFound, Stream
+from penstock.cli import render
+from penstock.cli.inspecting import existing
+from penstock.cli.options import connect, events, json_option, tell, url_option, warn
+from penstock.cli.reading import parse_start
+from penstock.cli.running import run
+from penstock.cli.showing import Shown, show, watch
+from penstock.event import OLDEST, Start
+from penstock.ports import GroupInfo
+
+_EVERY = click.FloatRange(min=0.1)
+_watch = click.option(
+    "--watch", type=_EVERY, is_flag=False, flag_value=1.0, metavar="SECONDS", help="Look again."
+)
+
+
+@click.command()
+@click.argument("stream")
+@_watch
+@click.option("--create", metavar="NAME", help="Make this group, at --start.")
+@click.option("--reset", metavar="NAME", help="Set this group to --start: forwards loses events.")
+@click.option("--delete", metavar="NAME", help="Remove this group, with all that is kept for it.")
+@click.option("--start", metavar="WHERE", help="oldest, newest, a position (after it), or a time.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@url_option
+@json_option
+def groups(
+    url: str | None,
+    stream: str,
+    *,
+    watch: float | None,
+    create: str | None,
+    reset: str | None,
+    delete: str | None,
+    start: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """List the groups of STREAM with their members; make, set back or remove one.
+
+    Lag: events that were not handed out yet. Pending: handed out, and not acked. Parked: handed
+    back, and due later. Dead: given up; see `penstock dead`.
+    """
+    changes = [one for one in (create, reset, delete) if one is not None]
+    if len(changes) > 1 or (changes and watch is not None):
+        raise ConfigError("groups takes one of --create, --reset, --delete and --watch")
+    if start is not None and create is None and reset is None:
+        raise ConfigError("--start goes with --create or --reset")
+    begin = OLDEST if start is None else parse_start(start)
+    if create is not None:
+        return run(_create(url, stream, create, begin, dry_run))
+    if reset is not None:
+        if start is None:
+            raise ConfigError("--reset must be told --start: oldest, newest, a position or a time")
+        return run(_reset(url, stream, reset, begin, dry_run, yes))
+    if delete is not None:
+        return run(_delete(url, stream, delete, dry_run, yes))
+    return run(_list(url, stream, watch, as_json))
+
+
+@click.command()
+@click.argument("stream", required=False)
+@click.argument("group", required=False)
+@_watch
+@url_option
+@json_option
+def lag(
+    url: str | None, stream: str | None, group: str | None, *, watch: float | None, as_json: bool
+) -> int:
+    """How far groups are behind, in events and in seconds: all, or those of STREAM, or GROUP."""
+    return run(_lag(url, stream, group, watch, as_json))
+
+
+@click.command()
+@click.argument("stream")
+@click.argument("group")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N")
+@_watch
+@url_option
+@json_option
+def pending(
+    url: str | None,
+    stream: str,
+    group: str,
+    *,
+    limit: int,
+    watch: float | None,
+    as_json: bool,
+) -> int:
+    """List the oldest events of STREAM that GROUP has handed out and that nobody has acked."""
+    return run(_pending(url, stream, group, limit, watch, as_json))
+
+
+async def _list(url: str | None, name: str, every: float | None, as_json: bool) -> int:
+    async with connect(url) as client:
+        stream = await existing(client, name)
+
+        async def look() -> Shown:
+            found = await stream.groups()
+            tables = [render.groups_table(found), render.members_table(found)]
+            remark = "" if found else f"stream {name!r} has no groups"
+            return Shown(tables, render.group_objects(found), remark)
+
+        await _once_or_again(look, every, as_json)
+    return 0
+
+
+async def _lag(
+    url: str | None, name: str | None, group: str | None, every: float | None, as_json: bool
+) -> int:
+    async with connect(url) as client:
+
+        async def look() -> Shown:
+            names = [name] if name is not None else await client.streams()
+            found = [one for each in names for one in await _groups_of(client, each, group)]
+            remark = "" if found else "there is no group"
+            return Shown([render.lag_table(found)], None, remark)
+
+        if name is not None:
+            stream = await existing(client, name)
+            if group is not None:
+                await _require_group(stream, group)
+        await _once_or_again(look, every, as_json)
+    return 0
+
+
+async def _pending(  # noqa: PLR0917
+    url: str | None, name: str, group: str, limit: int, every: float | None, as_json: bool
+) -> int:
+    async with connect(url) as client:
+        stream = await existing(client, name)
+        await _require_group(stream, group)
+
+        async def look() -> Shown:
+            found = [
+                one
+                for index in range(stream.shards)
+                for one in await client.backend.pending(stream.shard(index), group, limit)
+            ]
+            more = f"these are the oldest {limit}; there may be more: --limit"
+            return Shown([render.pending_table(found)], None, more if len(found) >= limit else "")
+
+        await _once_or_again(look, every, as_json)
+    return 0
+
+
+async def _once_or_again(look: Any, every: float | None, as_json: bool) -> None:
+    if every is not None:
+        await watch(look, every, as_json)
+    shown = await look()
+    show(shown.tables, shown.objects, as_json)
+    if shown.remark:
+        tell(shown.remark)
+
+
+async def _create(url: str | None, name: str, group: str, start: Start, dry_run: bool) -> int:
+    async with connect(url) as client:
+        stream = await existing(client, name)
+        if any(one.name == group for one in await stream.groups()):
+            raise ConfigError(f"stream {name!r} has a group {group!r} already; --reset moves it")
+        if dry_run:
+            tell(f"would make group {group!r} of {name!r} at {start}")
+            return 0
+        await stream.create_group(group, start)
+        tell(f"made group {group!r} of {name!r} at {start}")
+    return 0
+
+
+async def _reset(  # noqa: PLR0917
+    url: str | None, name: str, group: str, start: Start, dry_run: bool, yes: bool
+) -> int:
+    async with connect(url) as client:
+        stream = await existing(client, name)
+        infos = await _require_group(stream, group)
+        _tell_where(infos)
+        if living := [one.name for info in infos for one in info.members if one.beating]:
+            raise ConfigError(
+                f"group {group!r} can be set back when no member lives, and {len(living)} do "
+                f"({', '.join(sorted(set(living))[:3])}, …); stop them first"
+            )
+        if dry_run:
+            tell(f"would set group {group!r} of {name!r} to {start}")
+            return 0
+        if not yes:
+            _ask(f"set group {group!r} of {name!r} to {start}; what is pending is forgotten?")
+        await stream.reset_group(group, start)
+        tell(f"set group {group!r} of {name!r} to {start}")
+    return 0
+
+
+async def _delete(url: str | None, name: str, group: str, dry_run: bool, yes: bool) -> int:
+    async with connect(url) as client:
+        stream = await existing(client, name)
+        infos = await _require_group(stream, group)
+        _tell_where(infos)
+        if any(one.beating for info in infos for one in info.members):
+            warn(f"group {group!r} has members that live: they will make it anew")
+        if dry_run:
+            tell(f"would remove group {group!r} of {name!r}")
+            return 0
+        if not yes:
+            _ask(f"remove group {group!r} of {name!r}, with its dead letters?")
+        await stream.drop_group(group)
+        tell(f"removed group {group!r} of {name!r}")
+    return 0
+
+
+def _tell_where(infos: Sequence[GroupInfo]) -> None:
+    for info in infos:
+        lag = "an unknown number" if info.lag is None else events(info.lag)
+        tell(
+            f"shard {info.shard.index}: stands at {info.last or 'the beginning'}, {lag} behind the "
+            f"newest, {events(info.pending)} pending, {events(info.parked)} parked"
+        )
+
+
+def _ask(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigError("groups must be told --yes where nobody can be asked")
+    click.confirm(question, abort=True, err=True)
+
+
+async def _groups_of(client: Client, name: str, group: str | None) -> list[GroupInfo]:
+    try:
+        found = await client.stream(name, foreign=True).groups()
+    except NotFound:  # removed meanwhile
+        return []
+    return [one for one in found if group in (None, one.name)]
+
+
+async def _require_group(stream: Stream[Any], group: str) -> list[GroupInfo]:
+    found = await stream.groups()
+    known = sorted({one.name for one in found})
+    if group not in known:
+        there = f"its groups are {', '.join(map(repr, known))}" if known else "it has none"
+        raise NotFound(
+            f"there is no group {group!r} of stream {stream.name!r}; {there}",
+            verb="look at",
+            key=stream.name,
+        )
+    return [one for one in found if one.name == group]

@@ -27,7 +27,7 @@ async def appending(client: Client) -> None:
     assert_type(typed, Stream[Order])
     await typed.append(Order(7), key="customer-3", topic="eu", headers={"trace": "1"}, timeout=1.0)
     assert_type(await typed.append_many([Order(1), Order(2)]), list[Position])
-    await typed.append({"number": 7})  # type: ignore[arg-type]
+    await typed.append({"number": 7})  # type: ignore[call-overload]
 
 
 async def writing(typed: Stream[Order]) -> None:

@@ -12,11 +12,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, Unpack, cast, overload
 
 from penstock.errors import ClosedError
 from penstock.event import Event, Position
+from penstock.streams.asked import AppendKeywords
 from penstock.streams.client import Client, connect
 from penstock.streams.group import Group
 from penstock.streams.reader import Reader
@@ -90,6 +92,12 @@ class BlockingStream(Generic[T]):
         """The stream's name."""
         return self._stream.name
 
+    @overload
+    def append(self, value: T, **options: Unpack[AppendKeywords]) -> Position: ...
+    @overload
+    def append(
+        self, value: T, *, deliver_at: float | datetime | None, **options: Unpack[AppendKeywords]
+    ) -> Position | None: ...
     def append(self, value: T, **options: Any) -> Position | None:
         """Append one event; arguments and errors as for `Stream.append`."""
         return self._loop.run(self._stream.append(value, **options))

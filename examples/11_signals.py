@@ -40,6 +40,7 @@ asyncio.run(main())
 
 # Prints:
 #  | [warning] hold-expired: stream orders, 1
+#  | [info] nacked: stream orders, 1
 #  | again, attempts: 1
 #  | too late: an event must be acked while it is in hand
 #  | [info] start-ignored: stream orders, None

@@ -43,7 +43,7 @@ def copied(shell: Shell, stored: Any, stream: str) -> list[dict[str, Any]]:
 async def append_with_metadata(url: str, *values: Any, **options: Any) -> None:
     """Values with metadata of every kind, and without any."""
     async with penstock.connect(url) as client:
-        stream = client.stream("orders", **options)
+        stream = client.stream("orders", dedupe_window=0, **options)  # an id may come again
         for value in values:
             await stream.append(value)
             await stream.append(

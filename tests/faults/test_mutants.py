@@ -15,11 +15,11 @@ from faults.scenarios import (
     take_up_a_name,
 )
 from penstock.backends.redis import (
+    append_scripts,
     appender,
     dialing,
     group_scripts,
     script_list,
-    scripts,
     takeovers,
 )
 from penstock.backends.redis.member import RedisMember
@@ -55,7 +55,7 @@ async def test_appends_that_do_not_check_their_sequence_are_noticed(
     embedded_url: str, install: Any
 ) -> None:
     forgetful = mutate(
-        scripts.APPEND,
+        append_scripts.APPEND,
         ("if sequence <= last then", "if false then"),
         ("if sequence ~= last + 1 then", "if false then"),
     )

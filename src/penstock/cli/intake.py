@@ -198,8 +198,13 @@ class EventsIntake:
 
     async def _open(self, marks: Marks) -> None:
         codec = OpaqueCodec(marks.codec, marks.layout)
+        # A copy keeps ids as they are: a stream may hold one of them twice.
         stream = self._client.stream(
-            self._stream, layout=marks.layout, codec=codec, foreign=self._foreign
+            self._stream,
+            layout=marks.layout,
+            codec=codec,
+            foreign=self._foreign,
+            dedupe_window=0,
         )
         self._layout = (await stream.format()).layout
         self._marks = marks

@@ -26,6 +26,7 @@ from penstock.pipeline.running import Running
 from penstock.pipeline.statistics import HandlerStatistics
 from penstock.pipeline.stopping import on_signals
 from penstock.pipeline.trying import AppTest
+from penstock.ports import Confirm
 from penstock.signals import Observer
 from penstock.streams.client import Client, connect
 from penstock.streams.group_options import GroupKeywords
@@ -52,6 +53,7 @@ class ConnectKeywords(TypedDict, total=False):
     verify: bool | None
     sentinel_user: str | None
     sentinel_password: str | None
+    confirm: Confirm
     max_event_bytes: int
     observer: Observer | Iterable[Observer]
     clock: Clock | None

@@ -137,6 +137,8 @@ def _hung_up(error: ConnectionLost, address: Address) -> ConnectionLost:
     if address.tls is not None and ("CERTIFICATE" in str(error) or "ALERT" in str(error)):
         asks = "it refuses our certificate, or wants one: cert=FILE and key=FILE"
         return TlsRefused(f"{asks} ({error})")
+    if address.tls is not None and "said" not in str(error):  # its reason may not have come
+        return ConnectionLost(f"{error}; if it wants a certificate of ours: cert=FILE, key=FILE")
     if address.tls is None and not address.path and "said" not in str(error):
         return ConnectionLost(f"{error} without a word; if it speaks TLS, use rediss://")
     return error

@@ -80,7 +80,13 @@ end
 _GAP: Final = """local function trimmed_unread(key, mark, group, stream, about)
   -- how many events were removed that the group was never given; -1: some, but not how many
   local last, first = about['last-delivered-id'], first_of(stream)
-  if not less(last, stream['last-generated-id']) then return 0 end
+  if not less(last, stream['last-generated-id']) then
+    -- it was given everything; a count that is not so was lost with a restart (Redis 7.0)
+    if about['entries-read'] and about['entries-read'] ~= stream['entries-added'] then
+      redis.call('XGROUP', 'SETID', key, group, last, 'ENTRIESREAD', whole(stream['entries-added']))
+    end
+    return 0
+  end
   if first and not less(last, first) then return 0 end
   local gone = stream['entries-added'] - stream['length']
   local read = about['entries-read']

@@ -52,7 +52,8 @@ async def bytes_of_a_run(url: str, way: str, *, idempotent: bool = True) -> int:
 
 @pytest.mark.parametrize("way", ["requests", "replies"])
 async def test_a_cut_anywhere_stores_each_append_once_in_order(servers: str, way: str) -> None:
-    total = await bytes_of_a_run(servers, way)
+    # What the client looks after beside the appends may fall into a run, or not.
+    total = min([await bytes_of_a_run(servers, way) for _ in range(5)])
     for at in [*range(0, total, max(1, total // 60)), total - 1]:
         asked(servers, "FLUSHALL")
         async with through_proxy(servers) as (proxy, bad_url), watched(bad_url) as (client, _):

@@ -77,18 +77,23 @@ async def _dead(
 async def _still(
     clock: Clock, look: Callable[[], Awaitable[dict[str, str]]], lives: Callable[[str], Exception]
 ) -> dict[str, str]:
-    first = await look()
+    """The beats that no longer change; one that changes twice is of a living member.
+
+    Once is not enough: the last beat of one that has just died may still have been under way.
+    """
     watch = LeaseWatch(0.0)
-    beats = first
+    beats = await look()
+    changed: set[str] = set()
     while True:
-        for name, beat in beats.items():
-            if first.get(name) != beat:
-                raise lives(name)
         leases = {name: lease_of(beat, 0.0) for name, beat in beats.items()}
         if len(watch.observe(clock.monotonic(), beats, leases)) == len(beats):
             return beats
         await clock.sleep(max(0.02, min(leases.values()) / 4))
-        beats = await look()
+        before, beats = beats, await look()
+        for name in [name for name, beat in beats.items() if before.get(name) != beat]:
+            if name in changed or name not in before:
+                raise lives(name)
+            changed.add(name)
 
 
 def _lives(name: str, group: str, shard: Shard) -> ConfigError:

@@ -1,6 +1,8 @@
 """What all benchmarks share: a fresh server, rounds that take turns, medians, ratios, a verdict.
 
-A claim is a ratio within one run: absolute figures differ between machines and from day to day.
+A claim is a ratio within one run: absolute figures differ between machines and from day to day. Ratios
+differ too, less: so a run fails where one is below `GATE` of what is claimed, which is a defect and no
+weather; with ``--strict``, on a machine that does nothing else, where a claim itself does not hold.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 
 from penstock.backends.embedded import EmbeddedServer
 
+GATE = 2 / 3
 VALUE = "x" * 40  # bytes of every value
 Work = Callable[[str, int], Awaitable[float]]
 """Does one round: takes the server's port and the number of events, returns seconds."""
@@ -92,7 +95,9 @@ def main(
     parser.add_argument("--events", type=int, default=events, help="events of a round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; medians are compared")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--strict", action="store_true", help="fail where a claim does not hold")
     options = parser.parse_args()
+    gate = 1.0 if options.strict else GATE
     rates = asyncio.run(race(work, options.events, options.rounds, on_server=on_server))
     medians = {name: statistics.median(rate) for name, rate in rates.items()}
     verdicts = [(claim, medians[claim.ours] / medians[claim.theirs]) for claim in claims]
@@ -100,7 +105,7 @@ def main(
         print(json.dumps({"rates": rates, "ratios": [[*vars(c).values(), r] for c, r in verdicts]}))
     else:
         _print(f"{title}: {options.events} events a round, {what}", rates, medians, verdicts)
-    sys.exit(0 if all(ratio >= claim.least for claim, ratio in verdicts) else 1)
+    sys.exit(0 if all(ratio >= claim.least * gate for claim, ratio in verdicts) else 1)
 
 
 def _print(title, rates, medians, verdicts) -> None:
@@ -110,7 +115,9 @@ def _print(title, rates, medians, verdicts) -> None:
         spread = f"{min(rate):>11,.0f} … {max(rate):,.0f}"
         print(f"  {name:<{width}}  {medians[name]:>11,.0f} events/s   ({spread})")
     for claim, ratio in verdicts:
-        verdict = "ok" if ratio >= claim.least else "MISSED"
+        verdict = (
+            "ok" if ratio >= claim.least else "near" if ratio >= claim.least * GATE else "MISSED"
+        )
         print(
             f"  {verdict:<6} {claim.ours} / {claim.theirs} = {ratio:.2f}, claimed ≥ {claim.least}"
         )

@@ -1,8 +1,9 @@
 """What all benchmarks share: a fresh server, rounds that take turns, medians, ratios, a verdict.
 
-A claim is a ratio within one run: absolute figures differ between machines and from day to day. Ratios
-differ too, less: so a run fails where one is below `GATE` of what is claimed, which is a defect and no
-weather; with ``--strict``, on a machine that does nothing else, where a claim itself does not hold.
+A claim is a ratio within one run: absolute figures differ between machines and from day to day.
+Ratios differ too, but less: so a run fails where one is below `GATE` of what is claimed, which is a
+defect and no weather; with ``--strict``, on a machine that does nothing else, where a claim itself
+does not hold.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from penstock.errors import ConfigError
 from penstock.event import Position, Shard, Start
 from penstock.info import DeadLetter, Death, GroupInfo, PendingInfo
 
@@ -49,7 +50,12 @@ class EventGroups(Protocol):
         ...
 
     async def pending(self, shard: Shard, group: str, limit: int) -> Sequence[PendingInfo]:
-        """The oldest pending events of the group, at most *limit*."""
+        """The oldest pending events of the group, at most *limit*.
+
+        Raises:
+            NotFound: there is no such group.
+            ConfigError: it shares shards: there is no such list, but a lag.
+        """
         ...
 
     async def drop(self, shard: Shard, group: str) -> bool:
@@ -245,3 +251,11 @@ class GroupVanished(Exception):
         super().__init__(f"{stream}: made anew from {start}")
         self.stream = stream
         self.start = start
+
+
+def no_pending_list(shard: Shard, group: str) -> ConfigError:
+    """What a backend says of the pending list of a group that has none."""
+    return ConfigError(
+        f"group {group!r} of {shard.stream!r} shares shards, and so keeps no list of what is "
+        f"pending, only a position; see how far it is behind (lag)"
+    )

@@ -359,6 +359,28 @@ async def test_lag_and_pending(client: Client) -> None:
         assert await group.lag() == 0
 
 
+async def test_a_group_that_shares_shards_is_looked_at_and_refuses_what_it_has_not(
+    client: Client,
+) -> None:
+    """Listed with its lag, members and dead letters; no pending list; one kind to a name."""
+    stream = await filled(client, 3)
+    async with joined(stream, retry=Retry(attempts=1)) as group:
+        assert await group.lag() == 3
+        events = await take(group, 3)
+        group.fail(events[0], ValueError("no"))
+        group.ack(events[1:])
+        await group.flush()
+        (info,) = await stream.groups()
+        assert (info.name, info.lag, info.dead, info.pending) == (group.name, 0, 1, 0)
+        assert [(one.name, one.beating) for one in info.members] == [(group.member, True)]
+        with pytest.raises(ConfigError, match="shares shards"):
+            await client.backend.pending(stream.shard(0), group.name, 10)
+        with pytest.raises(ConfigError, match="shares shards"):
+            await stream.create_group(group.name)
+    assert await client.stream(stream.name).drop_group(group.name)
+    assert await stream.groups() == []
+
+
 async def test_a_batch_that_failed_comes_back_in_halves(client: Client) -> None:
     """Only what failed alone becomes a dead letter: the poison, and nothing else."""
     stream = client.stream("orders")

@@ -31,6 +31,7 @@ from penstock.backends.memory_store import (
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ClosedError, ConfigError, NotFound, PenstockError
 from penstock.event import Position, Shard, Start
+from penstock.group_ports import no_pending_list
 from penstock.observers import Observers
 from penstock.ports import (
     AppendOptions,
@@ -213,23 +214,32 @@ class MemoryBackend(MemoryPlacing):
         return joined
 
     async def groups(self, shard: Shard) -> Sequence[GroupInfo]:
-        """Every group that shares the events of the shard."""
+        """Every group of the shard, of either kind."""
         now = self._place.clock.monotonic()
         with self._open_store.lock:
             log = self._place.store.log(shard)
             found = log.event_groups if log else {}
             time = self._place.clock.time()
-            return [group.info(name, shard, now, time) for name, group in found.items()]
+            stream = self._place.store.streams.get(shard.stream)
+            sharing = stream.shard_groups if stream and log else {}
+            return [
+                *(group.info(name, shard, now, time) for name, group in found.items()),
+                *(group.info(name, shard, log, now) for name, group in sharing.items() if log),
+            ]
 
     async def pending(self, shard: Shard, group: str, limit: int) -> Sequence[PendingInfo]:
         """The oldest pending events of the group, at most *limit*.
 
         Raises:
             NotFound: there is no such group.
+            ConfigError: it shares shards, and so has no such list.
         """
         now = self._place.clock.monotonic()
         with self._open_store.lock:
             log = self._place.store.log(shard)
+            stream = self._place.store.streams.get(shard.stream)
+            if stream is not None and group in stream.shard_groups:
+                raise no_pending_list(shard, group)
             if log is None or group not in log.event_groups:
                 raise NotFound(
                     f"pending events are of a group that exists, and {group!r} of stream "

@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from penstock.backends.memory_members import Tenant
-from penstock.backends.memory_store import Key, padded
+from penstock.backends.memory_store import ZERO, Key, StoredLog, padded
 from penstock.event import Position, Shard
+from penstock.info import GroupInfo, MemberInfo
 from penstock.ports import Ownership
 from penstock.rules.shares import fair_shares
 
@@ -78,6 +79,26 @@ class ShardGroup:
         self.slots[index] = Slot(start)
         self.slots[index].epoch = epoch
         self.version += 1
+
+    def info(self, name: str, shard: Shard, log: StoredLog, now: float) -> GroupInfo:
+        """The group as it stands in one shard: it keeps no list of what is pending."""
+        slot = self.slots[shard.index]
+        done = slot.committed or slot.start
+        dead = log.dead.get(name)
+        return GroupInfo(
+            name=name,
+            shard=shard,
+            lag=len(log.keys) - log.behind(done, 0).start,
+            pending=0,
+            parked=0,
+            last=None if done == ZERO else Position(done),
+            members=tuple(
+                MemberInfo(one.name, 0, now - one.active, one.beating(now))
+                for one in self.members.values()
+                if len(self.slots) == 1 or one is slot.owner
+            ),
+            dead=len(dead.keys) if dead else 0,
+        )
 
     def needed(self, index: int) -> Key:
         """The first key that the group still needs: acked-only trimming leaves it, and the rest."""

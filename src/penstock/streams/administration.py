@@ -206,5 +206,6 @@ class Administration(Generic[T]):
 
     async def drop_group(self, name: str) -> bool:
         """Remove the group *name* with all that is kept for it; False if there is none."""
+        await self.format()
         shards = [self.shard(index) for index in range(self.shards)]
         return any([await self.client.backend.drop(shard, name) for shard in shards])

@@ -59,6 +59,7 @@ class Settling:
         self._settled = settled
         self._most = most
         self._backs: deque[_Back] = deque()
+        self._lost: set[str] = set()  # streams whose group was lost while hand-backs were sent
         self._send = asyncio.Event()
         self._unsure = 0
         self.sending = asyncio.Lock()
@@ -103,6 +104,7 @@ class Settling:
     def lose(self, stream: str) -> None:
         """The group of *stream* was lost: what is queued for it means nothing."""
         self._ledger.lose(stream)
+        self._lost.add(stream)
         self._backs = deque(back for back in self._backs if back.shard.stream != stream)
 
     def let_all_go(self) -> None:
@@ -186,29 +188,45 @@ class Settling:
             self._missed(acks.shard.stream, missed)
 
     async def _send_backs(self, member: EventMember, errors: list[PenstockError]) -> None:
-        """Send what is queued, each once; what was not taken stays, in order."""
+        """Send what is queued, each once; what was not taken stays, in order.
+
+        What is queued meanwhile comes behind it; what is lost meanwhile is not kept.
+        """
+        waiting, self._backs = self._backs, deque()
         left: list[_Back] = []
-        full = False
+        self._lost.clear()
         try:
-            for _ in range(len(self._backs)):
-                back = self._untaken(self._backs[0])
-                self._backs[0] = back._replace(tried=True)
-                try:
-                    await self._send_back(member, back)
-                    self._ledger.returned(back.shard, back.ids)
-                except ParkedFull as crowd:
-                    self._ledger.returned(back.shard, crowd.kept)
-                    left.append(back._replace(ids=list(crowd.left)))
-                    full = True
-                except BackendUnavailable:
-                    raise
-                except PenstockError as error:
-                    left.append(back._replace(tried=True))
-                    errors.append(error)
-                self._backs.popleft()
-            self.full = full
+            while waiting:
+                if waiting[0].shard.stream not in self._lost:
+                    back = self._untaken(waiting[0])
+                    waiting[0] = waiting[0]._replace(tried=True)
+                    if kept := await self._try(member, back, waiting[0], errors):
+                        left.append(kept)
+                waiting.popleft()
+            self.full = any(not back.tried for back in left)
         finally:
-            self._backs.extendleft(reversed(left))
+            kept_all = [b for b in (*left, *waiting) if b.shard.stream not in self._lost]
+            self._backs.extendleft(reversed(kept_all))
+
+    async def _try(
+        self, member: EventMember, back: _Back, whole: _Back, errors: list[PenstockError]
+    ) -> _Back | None:
+        """Send *back*, which is what of *whole* is not held again; what must be sent again.
+
+        What was answered is not known any more: a known event would never be claimed.
+        """
+        try:
+            await self._send_back(member, back)
+        except ParkedFull as crowd:
+            self._ledger.returned(back.shard, set(whole.ids) - set(crowd.left))
+            return back._replace(ids=list(crowd.left), tried=False)
+        except BackendUnavailable:
+            raise
+        except PenstockError as error:
+            errors.append(error)
+            return whole
+        self._ledger.returned(back.shard, whole.ids)
+        return None
 
     async def _send_back(self, member: EventMember, back: _Back) -> None:
         if back.deaths:

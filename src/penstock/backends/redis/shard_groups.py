@@ -24,7 +24,8 @@ from penstock.backends.redis.shard_joining import take_name
 from penstock.backends.redis.shard_member import RedisShardMember
 from penstock.errors import ConfigError, NotFound
 from penstock.event import Shard, Start
-from penstock.ports import GroupInfo, MemberInfo, MemberOptions
+from penstock.group_ports import no_pending_list
+from penstock.ports import GroupInfo, MemberInfo, MemberOptions, PendingInfo
 from penstock.signals import Signal
 
 
@@ -60,15 +61,22 @@ class RedisShardGroups(RedisGroups):
             ConfigError: a group of that name shares the shards of one of the streams; or as there.
         """
         for shard in shards:
-            kept = await self.link.call(
-                "EXISTS", Keys.of(shard).share(group), verb="join a group of"
-            )
-            if kept:
-                raise ConfigError(
-                    f"a group shares either single events or whole shards, and {group!r} of "
-                    f"{shard.stream!r} shares shards; choose another name, or share='shards'"
-                )
+            await self._refuse_sharing(shard, group)
         return await super().join(shards, group, options)
+
+    async def create_group(self, shard: Shard, group: str, start: Start) -> bool:
+        """See `ports.EventGroups.create_group`; ConfigError where one shares shards."""
+        await self._refuse_sharing(shard, group)
+        return await super().create_group(shard, group, start)
+
+    async def pending(self, shard: Shard, group: str, limit: int) -> Sequence[PendingInfo]:
+        """See `ports.EventGroups.pending`; ConfigError where one shares shards."""
+        try:
+            return await super().pending(shard, group, limit)
+        except NotFound:
+            if group in await self.sharing(Keys.of(shard)):
+                raise no_pending_list(shard, group) from None
+            raise
 
     async def groups(self, shard: Shard) -> Sequence[GroupInfo]:
         """See `ports.EventGroups.groups`; those that share shards are among them."""
@@ -104,6 +112,14 @@ class RedisShardGroups(RedisGroups):
         )
         return [text(name) for name in names]
 
+    async def _refuse_sharing(self, shard: Shard, group: str) -> None:
+        share = Keys.of(shard).share(group)
+        if await self.link.call("EXISTS", share, verb="join a group of"):
+            raise ConfigError(
+                f"a group shares either single events or whole shards, and {group!r} of "
+                f"{shard.stream!r} shares shards; choose another name, or share='shards'"
+            )
+
     async def _sharing(self, shard: Shard) -> list[GroupInfo]:
         keys = Keys.of(shard)
         wire = await self.link.wire()
@@ -118,6 +134,7 @@ class RedisShardGroups(RedisGroups):
                         ("HMGET", keys.share(group), "owner", "counted", "count"),
                         ("HKEYS", Keys(shard.stream).roster(group)),
                         ("XINFO", "STREAM", keys.stream),
+                        ("XLEN", keys.letters(group)),
                     ],
                     timeout=self.address.timeout,
                 )
@@ -127,7 +144,7 @@ class RedisShardGroups(RedisGroups):
 
 def _sharing_info(shard: Shard, group: str, position: bytes, replies: list[Any]) -> GroupInfo:
     """A group that shares shards: its lag counts from what was committed."""
-    (owner, counted, count), members, info = replies
+    (owner, counted, count), members, info, dead = replies
     lag: int | None = None
     if not isinstance(info, ReplyError) and counted == position:
         about = dict(zip(info[::2], info[1::2], strict=True))
@@ -139,6 +156,7 @@ def _sharing_info(shard: Shard, group: str, position: bytes, replies: list[Any])
         lag=lag,
         pending=0,
         parked=0,
+        dead=dead if isinstance(dead, int) else 0,
         last=position_or_none(position),
         members=tuple(
             MemberInfo(name, 0, 0.0, beating=True)

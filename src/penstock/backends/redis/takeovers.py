@@ -179,9 +179,10 @@ class Takeovers:
         if self._vanished is not None:
             vanished, self._vanished = self._vanished, None
             raise vanished
-        if quiet and self.recovery.unowned:
-            await self.recovery.drop_unowned(self.known)
         while quiet and self.wants_quiet:
+            if self.recovery.unowned:  # also what was found between two pages
+                await self.recovery.drop_unowned(self.known)
+                continue
             self._look_again()
             if page := await self._take(self._claims.popleft(), limit):
                 return [page]

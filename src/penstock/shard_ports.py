@@ -114,6 +114,15 @@ class ShardMember(Protocol):
         """Take this incarnation for over: the next fetch begins a new one, and owns nothing."""
         ...
 
+    def rest(self, resting: bool) -> None:
+        """Be due no shard from now on, because the program hangs; or be due its share again.
+
+        While others are awake, all its shards are theirs: `yielding` names them, and they go as
+        ever. While all members rest, each keeps what it has. It goes on beating, also under
+        another incarnation. Waits for nothing: the others know within a look.
+        """
+        ...
+
     async def fetch(
         self, limit: int, wait: float, ahead: int = 0, paused: Container[Shard] = ()
     ) -> Sequence[Page]:

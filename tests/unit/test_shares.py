@@ -31,6 +31,12 @@ def test_without_members_there_are_no_shares() -> None:
     assert fair_shares({}, 3) == {}
 
 
+def test_who_rests_is_due_nothing_unless_all_rest() -> None:
+    """Then nothing moves: nobody would handle it."""
+    assert fair_shares({"a": 4, "b": 0, "c": 0}, 4, ["a"]) == {"a": 0, "b": 2, "c": 2}
+    assert fair_shares({"a": 3, "b": 0}, 4, ["a", "b"]) == {"a": 3, "b": 0}
+
+
 @given(owners, st.integers(0, 200))
 def test_shares_are_complete_and_even(owned: dict[str, int], shards: int) -> None:
     """They add up to all shards, and differ by one at the most."""

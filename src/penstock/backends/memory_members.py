@@ -33,6 +33,7 @@ class Tenant:
         self.beat = ""
         self.beaten = 0.0
         self.active = 0.0
+        self.resting = False
 
     def beating(self, now: float) -> bool:
         """Whether it has beaten within its own lease."""

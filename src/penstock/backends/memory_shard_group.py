@@ -37,6 +37,11 @@ class ShardGroup:
         self.members[tenant.name] = tenant
         self.version += 1
 
+    def rest(self, tenant: Tenant, resting: bool) -> None:
+        """A member is due no shard, or its share again."""
+        tenant.resting = resting
+        self.version += 1
+
     def drop_member(self, tenant: Tenant) -> int:
         """Strike a member off; how many shards are free by it."""
         if self.members.get(tenant.name) is tenant:
@@ -55,7 +60,8 @@ class ShardGroup:
     def shares(self) -> Mapping[str, int]:
         """How many shards each member should own."""
         owned = Counter(slot.owner.name for slot in self.slots if slot.owner is not None)
-        return fair_shares({name: owned[name] for name in self.members}, len(self.slots))
+        resting = [name for name, tenant in self.members.items() if tenant.resting]
+        return fair_shares({name: owned[name] for name in self.members}, len(self.slots), resting)
 
     def free(self, shards: Sequence[Shard]) -> list[Shard]:
         """Those of *shards* that nobody owns."""

@@ -37,7 +37,7 @@ class MemoryShardMember(LeasedMember):
         shards = tuple(Shard(stream.stream, index, stream.of) for index in range(stream.of))
         super().__init__(place, shards, group, options)
         self._stream = stream.stream
-        self._begun = False
+        self._begun = self._resting = False
         self._read: dict[Shard, Key] = {}
         self._replayed: dict[Shard, Key] = {}
         self._ownerships: dict[Shard, Ownership] = {}
@@ -67,6 +67,13 @@ class MemoryShardMember(LeasedMember):
         with self._place.store.lock:
             self._lapse(self._place.clock.monotonic(), "it said so")
         self._tell()
+
+    def rest(self, resting: bool) -> None:
+        """See `ports.ShardMember.rest`."""
+        with self._place.store.lock:
+            self._resting = resting
+            self._team.rest(self._tenant, resting)
+            self._ring()
 
     async def fetch(
         self, limit: int, wait: float, ahead: int = 0, paused: Container[Shard] = ()
@@ -261,6 +268,7 @@ class MemoryShardMember(LeasedMember):
         if old is not None:
             self._team.drop_member(old)
         self._tenant = Tenant(self._name, self._options.lease)
+        self._tenant.resting = self._resting
         self._team.join(self._tenant)
         self._sit(self._tenant, now)
         self._begun = True

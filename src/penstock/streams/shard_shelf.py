@@ -51,7 +51,7 @@ class ShardShelf(Generic[T]):
         self._works: dict[Origin, ShardWork[T]] = {}
         self._past: dict[Origin, None] = {}
         self._sizer = FetchSizer(options.max_in_flight, options.max_in_flight_bytes)
-        self._inbox: Inbox[Event[T]] = Inbox(self._on_taken, self._stale)
+        self._inbox: Inbox[Event[T]] = Inbox(self._on_taken, self._stale, self.heard)
         self._hands = Hands(options.hold, self.still)
         retry = options.retry
         self.breaker = Breaker(retry.breaker, retry.first, retry.cap)
@@ -60,7 +60,10 @@ class ShardShelf(Generic[T]):
         self._send = asyncio.Event()
         self._tick = asyncio.Event()
         self._good = 0.0
-        self._fetched = self._yielded = self._acked = self._nacked = 0
+        self.full = False
+        self._heard = True
+        self._fetched = self._yielded = self._acked = 0
+        self._nacked: int = 0
         self._expired = self._filtered = self._missed = 0
 
     @property
@@ -92,6 +95,7 @@ class ShardShelf(Generic[T]):
         events = sum([work.in_flight for work in works])
         size = sum([work.bytes - work.lanes.bytes for work in works])
         limit = self._sizer.next(events, size)
+        self.full = not limit
         if not limit:
             self._send.set()
         return limit, self._sizer.room(events, size)
@@ -108,6 +112,10 @@ class ShardShelf(Generic[T]):
             self.signal("parked-full", text, work.shard.stream, lanes.parked)
         work.crowded = full
         return full
+
+    def heard(self) -> None:
+        """The program asks, or has settled something."""
+        self._heard = True
 
     async def arrived(self, work: ShardWork[T], events: list[Event[T]]) -> None:
         """See `stream_share.Shelf`."""
@@ -194,6 +202,8 @@ class ShardShelf(Generic[T]):
 
     def _on_taken(self, events: list[Event[T]]) -> None:
         self._yielded += len(events)
+        if not self._heard:
+            self.heard()
         now = self._clock.monotonic()
         if self._options.acks != "none":
             self._hands.handed(events, now)

@@ -189,7 +189,7 @@ class StreamShare(Generic[T]):
             self._ending.busy()
             room = self._room()
             room.clear()
-            await _set_within(room, min(_FULL, self._options.lease / 8))
+            await set_within(room, min(_FULL, self._options.lease / 8))
         began = self._clock.monotonic()
         near = _NEAR if self._ending.reached() else self._ending.wait()
         wait = near if limit else 0.0
@@ -278,7 +278,7 @@ class StreamShare(Generic[T]):
                         self._drop(work.shard)
             room = self._room()
             room.clear()
-            await _set_within(room, _FULL)
+            await set_within(room, _FULL)
         await self.member.leave()
 
     async def _commit(self, work: ShardWork[T]) -> None:
@@ -316,7 +316,8 @@ class StreamShare(Generic[T]):
         return False
 
 
-async def _set_within(event: asyncio.Event, seconds: float) -> None:
+async def set_within(event: asyncio.Event, seconds: float) -> None:
+    """Wait until *event* is set, for at most *seconds*."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -153,6 +153,29 @@ async def check_what_others_are_due_is_named_first(harness: Harness) -> None:
                 assert a.member.yielding == ()
 
 
+async def check_a_resting_member_is_due_no_shard(harness: Harness) -> None:
+    """Alone it keeps them; while another is awake all are that one's, until it rests no more."""
+    name = harness.fresh_name()
+    async with harness.open() as backend, harness.open() as other:
+        await _fill(backend, name, 4, 1)
+        async with owning(backend, harness, name, 4) as a:
+            await settled([a], lambda: len(a.events) == 4)
+            a.member.rest(True)
+            await _for_a_while(harness, a)
+            assert (a.shards, a.member.yielding) == (ALL, ())
+            async with owning(other, harness, name, 4) as b:
+                await _handed_over(a, b)
+                await settled([b], lambda: len(b.events) == 4)
+                a.member.lapse()
+                await _for_a_while(harness, a, b)
+                assert (a.shards, b.shards, b.member.yielding) == (set(), ALL, ())
+                b.member.rest(True)
+                a.member.rest(False)
+                await _handed_over(b, a)
+                b.member.rest(False)
+                await settled([a, b], lambda: len(a.shards) == len(b.shards) == 2)
+
+
 async def check_only_the_owner_commits(harness: Harness) -> None:
     """A commit in a former epoch, or in one that never was, is refused and keeps nothing."""
     name = harness.fresh_name()
@@ -297,6 +320,23 @@ async def _fill(backend: Log, name: str, shards: int, count: int) -> None:
         await append(backend, shard, numbered(0, count))
 
 
+async def _handed_over(old: Owner, new: Owner) -> None:
+    """*old* gives up what is named, until *new* has all: sooner than by waiting a lease."""
+    while new.shards != ALL:
+        await settled([old, new], lambda: bool(old.member.yielding) or new.shards == ALL)
+        for shard in old.member.yielding:
+            await old.member.release(shard)
+        await asyncio.gather(old.step(), new.step())
+
+
+async def _for_a_while(harness: Harness, *owners: Owner) -> None:
+    """Fetch for a lease."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + harness.lease
+    while loop.time() < end:
+        await asyncio.gather(*(owner.step() for owner in owners))
+
+
 async def _refused(owner: Owner, event: Got, state: bytes) -> bool:
     try:
         await owner.commit(event, state)
@@ -320,6 +360,7 @@ SHARD_GROUP_CHECKS: Final[Sequence[Check]] = (
     check_what_is_committed_is_handed_over,
     check_notes_and_letters_go_with_the_position,
     check_what_others_are_due_is_named_first,
+    check_a_resting_member_is_due_no_shard,
     check_only_the_owner_commits,
     check_the_dead_are_replaced,
     check_the_dead_commit_nothing,

@@ -32,6 +32,7 @@ class Pulse:
         struck: the server refused a beat: others have taken this member's events.
         late: no beat was confirmed for a whole lease: others may have.
         turned: when the event loop last turned, by the clock.
+        note: what the counter ends in; `said`: what it ended in last.
     """
 
     def __init__(  # noqa: PLR0917 - a record
@@ -46,6 +47,7 @@ class Pulse:
         self.struck = False
         self.late = False
         self.counter = 0
+        self.note = self.said = ""
         self.due = now
         self.guard = BeatGuard(lease)
         self.guard.confirmed(now)
@@ -88,6 +90,11 @@ class Heart:
         self._pulses = [pair for pair in self._pulses if pair[0] is not pulse]
         self._changed.set()
 
+    def say(self, pulse: Pulse, note: str) -> None:
+        """End the counter of *pulse* in *note* from now on; it beats at once."""
+        pulse.note = note
+        self._changed.set()
+
     def stop(self) -> threading.Thread | None:
         """End the thread; the one to wait for."""
         self._stopping = True
@@ -110,10 +117,12 @@ class Heart:
         if not self._pulses:
             return None
         now = self._clock.monotonic()
-        return max(0.001, min(pulse.due for pulse, _ in self._pulses) - now)
+        dues = [0.0 if p.note != p.said else p.due for p, _ in self._pulses]
+        return max(0.001, min(dues) - now)
 
     def _beat_all(self, client: redis.Redis) -> None:
         now = self._clock.monotonic()
+        self._hurry(now)
         due = [pair for pair in self._pulses if pair[0].due <= now and not pair[0].lapsed]
         for pulse, wake in self._pulses:
             if pulse.lapsed:
@@ -132,6 +141,12 @@ class Heart:
         for pulse, _ in self._pulses:
             if pulse.due <= now:
                 pulse.due = now + (pulse.lease / 4 if replies else self._backoff.next())
+
+    def _hurry(self, now: float) -> None:
+        """Whoever has something else to say beats now."""
+        for pulse, _ in self._pulses:
+            if pulse.note != pulse.said:
+                pulse.due, pulse.said = now, pulse.note
 
     def _send(self, client: redis.Redis, pulses: list[Pulse], now: float) -> list[Any]:
         """One round trip for all; nothing if the server cannot be reached."""
@@ -158,6 +173,6 @@ class Heart:
     def _pipeline(client: redis.Redis, pulses: list[Pulse]) -> list[Any]:
         pipeline = cast("Any", client).pipeline(transaction=False)
         for pulse in pulses:
-            args = (pulse.member, pulse.incarnation, pulse.counter)
+            args = (pulse.member, pulse.incarnation, f"{pulse.counter}{pulse.said}")
             pipeline.evalsha(BEAT.sha, 1, pulse.key, *args)
         return pipeline.execute(raise_on_error=False)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from penstock.backends.redis.cursor import start_id
 from penstock.backends.redis.edge import ReplyError, mapped
 from penstock.backends.redis.heart import Pulse
-from penstock.backends.redis.joining import lease_of
+from penstock.backends.redis.joining import RESTING, is_resting, lease_of
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.replies import text
 from penstock.backends.redis.shard_reading import Place
@@ -74,6 +74,7 @@ class Seen(NamedTuple):
     """One look: the living members, and by shard the owner and his beat ("" for nobody)."""
 
     living: list[str]
+    resting: list[str]
     owners: dict[Shard, tuple[str, str]]
     missing: list[Shard]
 
@@ -120,6 +121,7 @@ class Holdings:
         self._ours: set[str] = set()
         self._roster: Pulse | None = None
         self._gone: list[Shard] = []
+        self._resting = False
         self.held: dict[Shard, Held] = {}
         self.yielding: dict[Shard, float] = {}
         self.next_look = 0.0
@@ -146,7 +148,14 @@ class Holdings:
         self._incarnation = incarnation
         self._ours.add(incarnation)
         self._roster = self._pulse(self._home.roster(self._group), self._name, now)
+        self.rest(self._resting)
+
+    def rest(self, resting: bool) -> None:
+        """Be due no shard, or the share again: the others are told at once."""
+        self._resting = resting
         self.next_look = 0.0
+        if self._roster is not None:
+            self._groups.heart.say(self._roster, RESTING if resting else "")
 
     def end(self) -> list[Shard]:
         """Beat no more; what was owned is remembered, but not owned any more."""
@@ -189,7 +198,8 @@ class Holdings:
         owned = Counter(owner for s, (owner, _) in seen.owners.items() if owner and s not in free)
         living = {name: owned[name] for name in {*seen.living, self._name}}
         living[self._name] = len(self.held)
-        surplus = len(self.held) - fair_shares(living, len(self._shards))[self._name]
+        resting = [*seen.resting, *([self._name] if self._resting else [])]
+        surplus = len(self.held) - fair_shares(living, len(self._shards), resting)[self._name]
         lost = await self._shrink(max(0, surplus), now)
         gained: list[Shard] = []
         for shard, beat in free.items():
@@ -244,6 +254,7 @@ class Holdings:
         beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
         return Seen(
             await self._living(beats),
+            [name for name, beat in beats.items() if is_resting(beat) and name != self._name],
             {
                 shard: (text(owner or b""), text(beat or b""))
                 for shard, (_, owner, beat) in zip(self._shards, shares, strict=False)

@@ -4,6 +4,7 @@ Does        say where a group begins; name members; make and read what beats beg
 Does not    make groups (`recovery.py`), beat, or hand out events.
 Invariants  1. a beat is ``token:lease in ms:counter``: the lease goes with it, so that members with
                different leases (a rolling change of it) do not take each other for dead.
+            2. the counter of a member that rests ends in ``r``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from typing import Final
 
 from penstock.backends.redis.edge import ReplyError
 from penstock.backends.redis.keys import Keys
@@ -18,6 +20,9 @@ from penstock.backends.redis.link import Link
 from penstock.errors import BackendError
 from penstock.event import Start
 from penstock.rules.gaps import before_time
+
+RESTING: Final = "r"
+"""What the counter of a member that rests ends in."""
 
 
 async def join_replay(link: Link, keys: Keys, group: str) -> bool:
@@ -56,6 +61,11 @@ def new_incarnation(lease: float) -> str:
 def own_name() -> str:
     """A name that nobody else has had, and that tells people where the member is."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def is_resting(beat: str) -> bool:
+    """Whether a member with *beat* is due no shards, because its program hangs."""
+    return beat.endswith(RESTING)
 
 
 def lease_of(beat: str, own: float) -> float:

@@ -94,6 +94,11 @@ class RedisShardMember:
             pulse.late = True
         self._woken.set()
 
+    def rest(self, resting: bool) -> None:
+        """See `ports.ShardMember.rest`."""
+        self._holdings.rest(resting)
+        self._woken.set()
+
     async def fetch(
         self, limit: int, wait: float, ahead: int = 0, paused: Container[Shard] = ()
     ) -> Sequence[Page]:

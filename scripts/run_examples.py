@@ -6,16 +6,19 @@ whose last lines say what it prints (``…`` stands for anything)::
     # Prints:
     #  | stored: 2
 
-It is run with ``$PENSTOCK_URL`` set to a server that goes with it, unless the caller has set one.
-It fails if it ends with an error, prints something else, or leaves an exception unheard.
+It is run with ``$PENSTOCK_URL`` set to a server of its own, whose data go with it, unless the
+caller has set one. It fails if it ends with an error, prints something else, leaves an exception
+unheard, or if ``penstock doctor --strict`` then finds anything wrong with what it left behind.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,6 +27,8 @@ LIMIT = 60.0  # seconds; an example is for reading, not for waiting
 LINES = 60  # of an example at most, for the same reason
 PRINTS = "\n# Prints:\n"
 LINE = "#  | "
+DOCTOR = ("doctor", "--strict", "--json", "--idle", "1")
+MACHINE = ("extra", "server-binary")  # about what is installed here, not about the example
 UNHEARD = ("Traceback", "was never retrieved", "was never awaited")
 
 
@@ -37,27 +42,43 @@ def main() -> int:
 
 
 def run(file: Path) -> bool:
-    """Run one; print what it said only if it failed."""
+    """Run one, and have the doctor look at what it left; print what it said only if it failed."""
     started = time.monotonic()
-    environment = {"PENSTOCK_URL": "embedded://?temporary"} | os.environ
-    try:
-        done = subprocess.run(
-            [sys.executable, str(file)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-        )
-        wrong = fault(file, done)
-        said = done.stdout + done.stderr
-    except subprocess.TimeoutExpired as late:
-        wrong, said = f"not done after {LIMIT} s", f"{late.stdout or ''}{late.stderr or ''}"
+    with tempfile.TemporaryDirectory(prefix="penstock-example-") as data:
+        environment = {"PENSTOCK_URL": f"embedded://{data}"} | os.environ
+        try:
+            done = process([str(file)], environment)
+            wrong, said = fault(file, done), done.stdout + done.stderr
+            if not wrong:
+                wrong = illness(process(["-m", "penstock", *DOCTOR], environment))
+        except subprocess.TimeoutExpired as late:
+            wrong, said = f"not done after {LIMIT} s", f"{late.stdout or ''}{late.stderr or ''}"
     print(f"{'FAILED' if wrong else 'ok    '} {file.name} {time.monotonic() - started:.1f} s")
     if wrong:
         print(f"{wrong}; it said:\n{said}")
     return not wrong
+
+
+def process(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run this Python with *arguments* to its end, within `LIMIT`."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+def illness(done: subprocess.CompletedProcess[str]) -> str:
+    """What the doctor found wrong with the server and its streams; "" if it found nothing."""
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    wrong = [one for one in findings if one["verdict"] != "ok" and one["check"] not in MACHINE]
+    if wrong or not any(one["check"] == "connection" for one in findings):
+        return f"the doctor found {wrong or 'no server'} (exit code {done.returncode})"
+    return ""
 
 
 def fault(file: Path, done: subprocess.CompletedProcess[str]) -> str:

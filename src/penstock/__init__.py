@@ -43,7 +43,7 @@ from penstock.errors import (
     SubscriptionCancelled,
 )
 from penstock.event import END, NEWEST, OLDEST, Event, Position, after, at, idle
-from penstock.pipeline import App, AppOutcome, AppTest, HandlerStatistics
+from penstock.pipeline import App, AppOutcome, AppTest, HandlerStatistics, Output, extend
 from penstock.rules.retention import Retention
 from penstock.rules.retry import Retry
 from penstock.signals import Signal
@@ -85,6 +85,7 @@ __all__ = [
     "NotConfirmed",
     "NotFound",
     "OutcomeUnknown",
+    "Output",
     "PayloadTooLarge",
     "PenstockError",
     "Position",
@@ -106,5 +107,6 @@ __all__ = [
     "at",
     "blocking",
     "connect",
+    "extend",
     "idle",
 ]

@@ -21,6 +21,7 @@ from msgspec.inspect import CustomType, UnionType, type_info
 from penstock.codecs.json import JsonCodec
 from penstock.errors import ConfigError
 from penstock.event import Event
+from penstock.pipeline.outputs import Output
 
 
 class Signature(NamedTuple):
@@ -31,12 +32,14 @@ class Signature(NamedTuple):
         wants_event: whether it asks for the event instead of its value.
         result: the type of what goes out; None: untyped.
         gives_nothing: whether it is annotated to return None alone.
+        gives_outputs: whether it is annotated to return an `Output`.
     """
 
     value: Any = None
     wants_event: bool = False
     result: Any = None
     gives_nothing: bool = False
+    gives_outputs: bool = False
 
 
 UNTYPED: Final[tuple[Any, ...]] = (None, Any, object, dict, Mapping, inspect.Parameter.empty)
@@ -74,7 +77,7 @@ def read_signature(
     told = hints.get("return", inspect.Parameter.empty)
     nothing = told is types.NoneType
     result = None if nothing else _value_type(_result(told), gives, own_codec=False)
-    return Signature(value, wants_event, result, nothing)
+    return Signature(value, wants_event, result, nothing, _has_output(told))
 
 
 def named(function: Any) -> str:
@@ -157,17 +160,20 @@ def _element(taken: Any, place: str) -> Any:
 
 
 def _result(told: Any) -> Any:
-    """The type of one result: without None, out of a list of them."""
+    """The type of one result: without None, out of a list of them, and out of an `Output`."""
     if get_origin(told) in (Union, types.UnionType):
-        left = [one for one in get_args(told) if one is not types.NoneType]
-        if len(left) == len(get_args(told)):
-            return told
-        return _result(Union[tuple(left)]) if left else None  # noqa: UP007 - built from parts
-    if told is list:
+        left = [_result(one) for one in get_args(told) if one is not types.NoneType]
+        return None if None in left or not left else Union[tuple(left)]  # noqa: UP007 - from parts
+    if told in (list, Output):
         return None
-    if get_origin(told) is list:
+    if get_origin(told) in (list, Output):
         return _result(get_args(told)[0])
     return told
+
+
+def _has_output(told: Any) -> bool:
+    """Whether it is an `Output`, or made of one."""
+    return Output in (told, get_origin(told)) or any(_has_output(one) for one in get_args(told))
 
 
 def _value_type(told: Any, place: str, *, own_codec: bool) -> Any:

@@ -115,16 +115,16 @@ class App:
             group: the consumer group; it is made if there is none. The handlers of one group
                 share its events over all processes, so each handler has a group of its own.
             into: where results go: None is no result, a list is several, anything else is one. They
-                are stored before the event is acked, with its key, under ids made of where the
-                event stands: what is handled twice is stored once, within the window of
-                `Stream.append`. The result's annotation is the codec.
+                are stored before the event is acked, with its key and headers (`Output` says
+                otherwise), under ids made of where the event stands: what is handled twice is
+                stored once, within the window of `Stream.append`. The annotation is the codec.
             concurrency: how many calls run at once, in this process. With ``share="shards"``,
                 events of one key are still handled one at a time and in order.
             codec: your own, for types that are not msgspec's.
             **options: those of `Client.group`: `start`, `share`, `retry`, `lease`, `hold`, `where`
                 and so on. `max_in_flight` is two for each call that may run at once, and at least
                 four: what is read ahead is kept from other processes. Raise it for calls that take
-                less than a millisecond. A coroutine that takes longer than `hold` is cancelled.
+                less than a millisecond. After `hold` a coroutine is cancelled: see `extend`.
 
         Raises:
             ConfigError: what will not do: an option, the signature, an annotation.
@@ -153,8 +153,8 @@ class App:
         Args:
             stream: as for `on`.
             group: as for `on`.
-            into: as for `on`; results carry no key, and their ids are made of all events of the
-                list.
+            into: as for `on`; results carry what an `Output` says alone, and their ids are made
+                of all events of the list.
             concurrency: as for `on`; with ``share="shards"`` it must be 1.
             codec: as for `on`.
             **options: as for `on`.

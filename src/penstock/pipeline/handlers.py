@@ -179,6 +179,11 @@ def _check_numbers(handler: Handler) -> None:
 
 def _check_into(handler: Handler) -> None:
     if handler.into is None:
+        if handler.signature.gives_outputs:
+            raise ConfigError(
+                f"handler {handler.name} is annotated to return an Output: say where it goes, "
+                f"as into=, or leave the annotation out"
+            )
         return
     if handler.signature.gives_nothing:
         raise ConfigError(

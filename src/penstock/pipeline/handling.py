@@ -18,8 +18,9 @@ from penstock.errors import ClosedError, DecodeError, LeaseLost, Reject, RetryLa
 from penstock.event import Event
 from penstock.pipeline.calling import Calls
 from penstock.pipeline.complaints import Complaints
+from penstock.pipeline.current import Call
 from penstock.pipeline.handlers import Handler
-from penstock.pipeline.outputs import Outputs
+from penstock.pipeline.outputs import Outputs, check_dropped
 from penstock.streams.group import Group
 
 Kind = Literal["acked", "failed", "rejected", "retry", "lost"]
@@ -96,9 +97,11 @@ class Handling:
 
     async def _attempt(self, argument: Any, events: list[Event[Any]]) -> Handled:
         try:
-            result = await self._call(argument)
+            result = await self._call(argument, events)
             if self._outputs is not None:
                 await self._outputs.write(result, events, lambda: self._extend(events))
+            else:
+                check_dropped(result, self._handler.place)
         except (LeaseLost, ClosedError) as error:
             return self._judge_lost(events, error)
         except RetryLater as error:
@@ -116,19 +119,21 @@ class Handling:
             return self._fail(events, error)
         return self._ack(events)
 
-    async def _call(self, argument: Any) -> Any:
+    async def _call(self, argument: Any, events: list[Event[Any]]) -> Any:
         if self._handler.threaded:
-            return await self._calls.call(argument)
+            with Call(lambda: self._extend(events)):
+                return await self._calls.call(argument)
         late = asyncio.timeout(self._hold)
         try:
             async with late:
-                return await self._calls.call(argument)
+                with Call(lambda: self._extend_both(events, late)):
+                    return await self._calls.call(argument)
         except TimeoutError as error:
             if not late.expired():
                 raise
             raise TimeoutError(
                 f"{self._handler.place} must return within hold={self._hold} s, and was "
-                f"cancelled; raise hold= for long work"
+                f"cancelled; raise hold=, or call penstock.extend() while long work gets on"
             ) from error
 
     def _ack(self, events: list[Event[Any]]) -> Handled:
@@ -176,6 +181,25 @@ class Handling:
         self._group.fail(events, error)
         return Handled("failed", error)
 
+    def _extend_both(self, events: list[Event[Any]], late: asyncio.Timeout) -> None:
+        """The hold of a coroutine's events, and the time after which it is cancelled."""
+        self._extend(events)
+        try:
+            late.reschedule(asyncio.get_running_loop().time() + self._hold)
+        except RuntimeError as error:
+            if late.expired():
+                positions = tuple(str(event.position) for event in events)
+                text = "this call took longer than hold, and is being cancelled"
+                raise LeaseLost(text, positions=positions) from error
+            # else the call has returned, and a task that it left behind asks
+
     def _extend(self, events: list[Event[Any]]) -> None:
+        """All that are in hand; raises LeaseLost where one is not."""
+        lost: LeaseLost | None = None
         for event in events:
-            self._group.extend(event)
+            try:
+                self._group.extend(event)
+            except LeaseLost as error:
+                lost = lost or error
+        if lost is not None:
+            raise lost

@@ -179,8 +179,12 @@ class AppTest:
 
     async def values(self, stream: str) -> list[Any]:
         """The values of all that *stream* holds, oldest first."""
+        return [event.value for event in await self.events(stream)]
+
+    async def events(self, stream: str) -> list[Event[Any]]:
+        """All that *stream* holds, oldest first: with keys, headers and the rest."""
         async with self._stream(stream).reader(start=OLDEST, until=END) as reader:
-            return [event.value async for event in reader]
+            return [event async for event in reader]
 
     async def _handle(
         self, runner: Runner, stream: str, positions: Sequence[Position], attempts: int

@@ -7,6 +7,9 @@ Does not    decide: how much is the sizer's business, what may go on the ledger'
 Invariants  1. in flight (fetched, not yet confirmed as acked) is at most `max_in_flight`, plus one
                fetch; where acks cannot be sent, fetching stops.
             2. what was fetched is in the inbox, in `_pages`, or was handed back.
+            3. nothing is fetched while a page waits to be taken in: the backend may look at what
+               is pending under this member's name, and would find it again.
+            4. while it fetches nothing for long, no read of its own is under way.
 Used by     `membership.Membership`.
 """
 
@@ -67,7 +70,7 @@ class Fetching(Generic[T]):
         self._origins: dict[Shard, ShardOrigin] = {}
         self._pages: deque[Page] = deque()
         self._idles = isinstance(options.until, Until) and options.until.kind == "idle"
-        self._found_nothing = self._full = self._rested = False
+        self._found_nothing = self._full = self._alone = self._asks = False
         self.handles: dict[Shard, Stream[T]] = {}
         self.room = asyncio.Event()
         self.resting = self.crowded = False
@@ -122,7 +125,7 @@ class Fetching(Generic[T]):
         elif self._failures.breaker.open:
             await self._one_by_one(member, ending)
         else:
-            self._rested = False
+            self._alone = False
             events, size = self._in_flight()
             if limit := self._sizer.next(events, size):
                 self.crowded = False
@@ -135,9 +138,14 @@ class Fetching(Generic[T]):
 
     async def _one_by_one(self, member: EventMember, ending: Ending) -> None:
         """The breaker is open: one event, when its time has come and the one before is settled."""
-        await self.empty(member)
+        if not self._alone:
+            await self.empty(member)
+            self._alone = True
         breaker, now = self._failures.breaker, self._clock.monotonic()
-        if not breaker.may_try(now):
+        if self._asks and (len(self._inbox) or not breaker.may_try(now)):
+            self._asks = False  # what was found came while a read was under way
+            await member.rest()
+        elif not breaker.may_try(now):
             self._inbox.let_out(0)
             await self._until_room(ending, None if breaker.trying else breaker.try_at - now)
         elif len(self._inbox):
@@ -148,8 +156,8 @@ class Fetching(Generic[T]):
             await self._fetch(member, ending, 1, 0)
 
     async def empty(self, member: EventMember) -> None:
-        """Hand back what nobody has seen, once, and have the backend give us nothing more."""
-        if self._rested or self.noack:
+        """Hand back what nobody has seen, and have the backend give us nothing more."""
+        if self.noack:
             return
         self._settling.hand_back(self._inbox.clear(), 0.0)
         while self._pages:
@@ -157,7 +165,7 @@ class Fetching(Generic[T]):
             self._pages.popleft()
         self._settling.hand_back(self._inbox.clear(), 0.0)
         await member.rest()
-        self._rested = True
+        self._asks = False
 
     async def _until_room(self, ending: Ending, seconds: float | None = None) -> None:
         ending.busy()
@@ -181,6 +189,7 @@ class Fetching(Generic[T]):
     ) -> None:
         try:
             began = self._clock.monotonic()
+            self._asks = True
             new = not self._settling.full
             pages = await member.fetch(limit, ending.wait(), ahead if new else 0, new=new)
         except MemberLapsed:

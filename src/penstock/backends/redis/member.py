@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING
 from penstock.backends.letter_format import without_position
 from penstock.backends.redis.cursor import BLOCK
 from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped
-from penstock.backends.redis.heart import Pulse
 from penstock.backends.redis.joining import join_replay, new_incarnation
 from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.outcomes import Outcomes
+from penstock.backends.redis.pulses import Pulses
 from penstock.backends.redis.reads import Reads
 from penstock.backends.redis.recovery import Mark
 from penstock.backends.redis.replies import by_name, pages, position_or_none, text
 from penstock.backends.redis.scripts import PAGE
 from penstock.backends.redis.takeovers import LOOK_EVERY, Takeovers
-from penstock.errors import BackendError, LeaseLost
+from penstock.errors import BackendError, LeaseLost, NotFound
 from penstock.event import Position, Shard
 from penstock.ports import Death, GroupVanished, MemberLapsed, MemberOptions, Page
 from penstock.signals import Kind, Signal
@@ -62,19 +62,19 @@ class RedisMember:
         self._name = name
         self._options = options
         self._incarnation = incarnation
-        self._pulses: dict[Shard, Pulse] = {}
         self._ours = {incarnation}
         self._takeovers = Takeovers(groups, self._keys, group, name, options, self._signal)
         self._wake = asyncio.Event()
+        self._pulses = Pulses(groups, name, options, self._wake)
         self._outcomes = Outcomes(groups.link, group, name, self._takeovers.recovery.tell_pending)
         head = ("XREADGROUP", "GROUP", group, name, "COUNT")
         care = self._takeovers.recovery
         ways = (own, groups.link, groups.clock, self._wake)
         self._reads = Reads(*ways, head, options.noack, care.checks, care.checked)
         self._next_replays = 0.0
-        self._turner: asyncio.TimerHandle | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self._gone = False
+        self._tidying = asyncio.Lock()
+        self._gone = self._rests = False
 
     @property
     def name(self) -> str:
@@ -89,34 +89,24 @@ class RedisMember:
     @property
     def lapsed(self) -> bool:
         """Whether this incarnation is over."""
-        return self._takeovers.lapsed or any(pulse.lapsed for pulse in self._pulses.values())
+        return self._takeovers.lapsed or self._pulses.lapsed
 
     def begin(self, *, used: bool) -> None:
         """Beat from now on; *used*: the name may have pending events, which come first."""
         for shard, keys in self._keys.items():
-            self._beat_in(shard, keys)
+            self._pulses.add(shard, keys.beats(self._group), self._incarnation)
         self._takeovers.begin(self._incarnation, used=used)
         if self._keeping is None:
-            self._keeping = asyncio.create_task(self._takeovers.keep(self.lapse))
-        self._turn()
-
-    def _beat_in(self, shard: Shard, keys: Keys) -> None:
-        now, loop = self._groups.clock.monotonic(), asyncio.get_running_loop()
-        lease, hold = self._options.lease, self._options.hold
-        pulse = Pulse(keys.beats(self._group), self._name, self._incarnation, lease, hold, now)
-        self._pulses[shard] = pulse
-        self._groups.heart.add(pulse, lambda: _wake(loop, self._wake))
+            self._keeping = asyncio.create_task(self._takeovers.keep(self.lapse, self._tidy))
 
     @property
     def good_until(self) -> float:
         """See `ports.EventMember.good_until`."""
-        return min(pulse.guard.good_until for pulse in self._pulses.values())
+        return self._pulses.good_until
 
     def lapse(self) -> None:
         """See `ports.EventMember.lapse`."""
-        for pulse in self._pulses.values():
-            pulse.late = True
-        self._wake.set()
+        self._pulses.lapse()
 
     def tell_known(self, known: Callable[[Shard], Container[bytes]]) -> None:
         """See `ports.EventMember.tell_known`."""
@@ -134,6 +124,8 @@ class RedisMember:
 
     async def _fetch(self, limit: int, wait: float, ahead: int, new: bool) -> Sequence[Page]:
         clock = self._groups.clock
+        async with self._tidying:
+            self._rests = False
         deadline = clock.monotonic() + wait
         while True:
             if self.lapsed:
@@ -192,19 +184,13 @@ class RedisMember:
 
     async def rest(self) -> None:
         """See `ports.EventMember.rest`."""
-        await self._reads.end()
-        if not self._reads.under_way:
-            return
-        try:
-            given = pages(self._reads.take(), self._shards)
-        except ConnectionLost:  # what it was given is found when this member fetches again
-            self._lost_contact()
-            return
-        except ReplyError:  # the group may be gone: the next fetch meets it too, and mends it
-            return
-        for page in given:
-            ids = [entry[0] for entry in page.entries]
-            await self.park(page.shard, ids, 0.0, failed=False)
+        self._rests = True
+        async with self._tidying:
+            with suppress(NotFound):  # the group is gone: the next fetch meets it too, and mends it
+                await self._reads.end()
+                for page in self._given():
+                    await self._hand_back(page)
+                await self._hand_back_strays()
 
     async def add(self, shards: Sequence[Shard]) -> None:
         """See `ports.EventMember.add`."""
@@ -250,11 +236,9 @@ class RedisMember:
     def abandon(self) -> None:
         """See `ports.EventMember.abandon`."""
         self._gone = True
-        for pulse in self._pulses.values():
-            self._groups.heart.remove(pulse)
-        for work in (self._turner, self._keeping):
-            if work is not None:
-                work.cancel()
+        self._pulses.stop()
+        if self._keeping is not None:
+            self._keeping.cancel()
         self._own.close()
 
     async def _new(self, limit: int, wait: float, ahead: int, fresh: bool) -> list[Page]:
@@ -278,6 +262,34 @@ class RedisMember:
         if busy and (wire := self._own.now) is not None:
             reads.send(wire, list(self._names()), limit)  # the server works while the program does
         return found
+
+    def _given(self) -> list[Page]:
+        """What a read that was ended was given."""
+        if self._reads.is_answered:
+            with suppress(ReplyError):  # the group may be gone: the next fetch meets it too
+                try:
+                    return pages(self._reads.take(), self._shards)
+                except ConnectionLost:
+                    self._lost_contact()
+        elif self._reads.under_way:  # neither an answer nor an end
+            self._lost_contact()
+        return []
+
+    async def _hand_back(self, page: Page) -> None:
+        ids = [entry[0] for entry in page.entries]
+        await self.park(page.shard, ids, 0.0, failed=False)
+
+    async def _hand_back_strays(self) -> None:
+        """Hand back what stands under our name alone: nobody else would look for it."""
+        while not self._reads.under_way and (page := await self._takeovers.stray(PAGE)):
+            await self._hand_back(page)
+
+    async def _tidy(self) -> None:
+        """Look again, while nobody fetches, for what an old read may have been given."""
+        if self._rests and not self._gone:
+            async with self._tidying:
+                if self._rests:
+                    await self._hand_back_strays()
 
     def _names(self) -> Iterator[str]:
         return (keys.stream for keys in self._keys.values())
@@ -309,14 +321,14 @@ class RedisMember:
         self._keys[shard] = keys
         self._shards[keys.stream.encode()] = shard
         self._takeovers.add(shard, used=used)
-        self._beat_in(shard, keys)
+        self._pulses.add(shard, keys.beats(self._group), self._incarnation)
 
     def _forget(self, shard: Shard) -> Keys | None:
         """Be a member of one shard less; its keys, if it was one."""
         if (keys := self._keys.pop(shard, None)) is None:
             return None
         del self._shards[keys.stream.encode()]
-        self._groups.heart.remove(self._pulses.pop(shard))
+        self._pulses.remove(shard)
         self._takeovers.remove(shard)
         return keys
 
@@ -332,14 +344,13 @@ class RedisMember:
     async def _begin_anew(self) -> None:
         """A new incarnation under the same name; what the old one was reading is not used."""
         incarnation = new_incarnation(self._options.lease)
-        for shard, pulse in list(self._pulses.items()):
+        for shard in self._pulses.shards:
             beat = await self._enter(shard, incarnation)
             if beat != "joined":
                 raise LeaseLost(
                     f"member {self._name!r} of group {self._group!r} was taken for dead, and "
                     f"another has taken its name meanwhile; close this one"
                 )
-            self._groups.heart.remove(pulse)
         self._incarnation = incarnation
         self._reads.drop()
         if self.lapsed:
@@ -362,20 +373,8 @@ class RedisMember:
         self._takeovers.lost_contact()
 
     def _may_be_dead(self) -> bool:
-        """Whether others may have taken what is ours: seen here too, before the heart can say."""
-        now = self._groups.clock.monotonic()
-        return self.lapsed or any(pulse.guard.lapsed(now) for pulse in self._pulses.values())
-
-    def _turn(self) -> None:
-        """The event loop turns: tell the thread that beats."""
-        now = self._groups.clock.monotonic()
-        for pulse in self._pulses.values():
-            pulse.turned = now
-        every = min(1.0, self._options.lease / 4, self._options.hold / 4)
-        if self._turner is not None:
-            self._turner.cancel()
-        if not self._gone:
-            self._turner = asyncio.get_running_loop().call_later(every, self._turn)
+        """Whether others may have taken what is ours."""
+        return self.lapsed or self._pulses.may_be_dead()
 
     def _signal(self, kind: Kind, message: str, shard: Shard, count: int | None) -> None:
         self._groups.observers(Signal(kind, message, shard.stream, self._group, self._name, count))
@@ -390,9 +389,3 @@ def _plain(found: list[Page]) -> list[Page]:
         page._replace(entries=without_position(page.entries)) if page.shard.replay else page
         for page in found
     ]
-
-
-def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    """From the thread that beats; the loop may be closed by now."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(event.set)

@@ -90,6 +90,11 @@ class Reads:
             woken.cancel()
         return reading.done()
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether its answer is there to be taken."""
+        return self._reading is not None and self._reading.done()
+
     def take(self) -> Any:
         """The answer; raises what came instead of one."""
         reading, self._reading = self._reading, None

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Container, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from penstock.backends.redis.cursor import BLOCK, GRACE
@@ -135,23 +136,40 @@ class Takeovers:
 
         *quiet*: no read is under way.
         """
-        try:
+        with self._careful():
             return await self._find(limit, quiet)
+
+    async def stray(self, limit: int) -> Page | None:
+        """A page of what stands under our name alone: the program has not heard of it.
+
+        Only while no read is under way.
+        """
+        with self._careful():
+            return await self._stray(limit)
+
+    @contextmanager
+    def _careful(self) -> Generator[None]:
+        """What a claim or a look gave us may stand in our pending list alone: look there next."""
+        try:
+            yield
         except asyncio.CancelledError:
             self._own_first()
             raise
-        except BackendError:  # what a claim or a look gave us may stand in our pending list alone
+        except BackendError:
             self.lost_contact()
             raise
 
-    async def keep(self, lost: Callable[[], None]) -> None:
+    async def keep(self, lost: Callable[[], None], tidy: Callable[[], Awaitable[None]]) -> None:
         """Look after the groups while nobody fetches, for the program's hands are full.
 
         Until cancelled. *lost* is called when a group was lost; the next `find` raises it.
+        *tidy* is what else is to be done now and then.
         """
         pace = min(LOOK_EVERY, self._options.lease / 4)
         while True:
             await self._clock.sleep(pace)
+            with suppress(BackendError):  # it is tried again
+                await tidy()
             now = self._clock.monotonic()
             if now < self._looked + 2 * pace or self._vanished is not None:
                 continue
@@ -179,19 +197,24 @@ class Takeovers:
         if self._vanished is not None:
             vanished, self._vanished = self._vanished, None
             raise vanished
-        while quiet and self.wants_quiet:
-            if self.recovery.unowned:  # also what was found between two pages
-                await self.recovery.drop_unowned(self.known)
-                continue
-            self._look_again()
-            if page := await self._take(self._claims.popleft(), limit):
-                return [page]
+        if quiet and (page := await self._stray(limit)):
+            return [page]
         if found := await self._look_all(limit):
             return found
         while self._claims and self._claims[0].owner != self._name:
             if page := await self._take(self._claims.popleft(), limit):
                 return [page]
         return []
+
+    async def _stray(self, limit: int) -> Page | None:
+        while self.wants_quiet:
+            if self.recovery.unowned:  # also what was found between two pages
+                await self.recovery.drop_unowned(self.known)
+                continue
+            self._look_again()
+            if page := await self._take(self._claims.popleft(), limit):
+                return page
+        return None
 
     def _own_first(self) -> None:
         """Our own pending list is to be looked through, from its beginning, before all else."""

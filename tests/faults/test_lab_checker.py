@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from faults.lab.figures import blame, judge, recoveries, report, takeovers
+from faults.lab.figures import blame, judge, recoveries, report
 from faults.lab.history import (
     Attempt,
     DeadEntry,
@@ -19,7 +19,7 @@ from faults.lab.history import (
     Sample,
 )
 from faults.lab.promise import Promise
-from faults.lab.rules import RULES, longest_stall
+from faults.lab.rules import RULES, longest_stall, takeovers
 
 PROMISE = Promise(lease=1.0, in_flight=10)
 G = "g"
@@ -206,6 +206,7 @@ def test_keys_are_handled_in_order_where_that_is_promised() -> None:
     history = good()
     change(history, 2, start=4.5, end=5.5, acked=5.6)  # e4, its successor, began at 4.1
     assert broken(history, ordered) == {"5"}
+    assert judge(history, ordered).groups[G]["disorder"] == 1
 
 
 def test_a_dead_letter_is_a_gap_in_the_order() -> None:
@@ -413,6 +414,18 @@ def test_recoveries_and_takeovers_are_measured() -> None:
     said = report(judge(history, PROMISE, cell="hand-made", server="paper"))
     assert "hand-made on paper: good" in said
     assert "kill member 1" in said
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["alone", "beside another fault"])
+def test_what_the_dead_had_in_hand_is_soon_with_others(apart: bool) -> None:
+    history = good()
+    change(history, 4, end=None, acked=None)
+    history.faults.append(Fault("kill member", 4.15, 4.2, ("m1.1",), {G: 3}))
+    at = 4.15 + PROMISE.takeover + 0.1
+    history.handlings.append(again("e4", "m2.1", at, at + 0.1))
+    if not apart:
+        history.faults.append(Fault("kill server", 5.0, 5.5, ("*",), {G: 3}))
+    assert broken(history) == ({"9"} if apart else set())
 
 
 def test_a_history_is_read_from_journals() -> None:

@@ -17,10 +17,12 @@ from faults.lab.promise import Promise
 from faults.lab.rules import (
     RULES,
     allowed_duplicates,
+    disorder,
     done_counts,
     duplicates,
     longest_stall,
     lost,
+    takeovers,
 )
 
 
@@ -95,28 +97,6 @@ def recoveries(history: History, group: str) -> list[tuple[Fault, float]]:
     return found
 
 
-def takeovers(history: History, group: str) -> list[tuple[Fault, float]]:
-    """How long after each death the last event of the dead was in another hand."""
-    handlings = history.of(group)
-    found: list[tuple[Fault, float]] = []
-    for fault in history.faults:
-        if fault.kind != "kill member":
-            continue
-        dropped = {
-            h.id
-            for h in handlings
-            if h.who in fault.targets and h.end is None and h.released is None
-        }
-        again = [
-            min((h.start for h in handlings if h.id == id_ and h.start > fault.start), default=None)
-            for id_ in dropped
-        ]
-        taken = [at - fault.start for at in again if at is not None]
-        if taken:
-            found.append((fault, max(taken)))
-    return found
-
-
 def report(verdict: Verdict) -> str:
     """A verdict for people."""
     head = f"{verdict.cell} on {verdict.server}: {'good' if verdict.good else 'BAD'}"
@@ -134,9 +114,9 @@ def report(verdict: Verdict) -> str:
     for group, about in verdict.groups.items():
         lines.append(
             f"  {group:<11} {about['handled']} handled, lost {about['lost']}, duplicates "
-            f"{about['duplicates']} of {about['allowed']} in flight at faults, longest stall "
-            f"{about['stall']} s, slowest recovery {about['recovery']} s, "
-            f"slowest take-over {about['takeover']} s"
+            f"{about['duplicates']} of {about['allowed']} in flight at faults, "
+            f"{about['disorder']} order violations, longest stall {about['stall']} s, "
+            f"slowest recovery {about['recovery']} s, slowest take-over {about['takeover']} s"
         )
     lines += [f"  note        {note}" for note in verdict.notes]
     lines += [f"  blame       {what}: {why}" for what, why in verdict.blame.items()]
@@ -153,6 +133,7 @@ def _of_group(history: History, promise: Promise, group: str) -> dict[str, Any]:
         "lost": len(lost(history, promise, group)),
         "duplicates": duplicates(history, group),
         "allowed": allowed_duplicates(history, group),
+        "disorder": len(disorder(history, promise, group)),
         "reported": history.reported.get(group, 0),
         "stall": round(longest_stall(history, group)[0], 2),
         "recovery": round(max((seconds for _, seconds in recovered), default=0.0), 2),

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -227,6 +227,18 @@ class Lab:
             return bool(mine) and mine[-1].end is None and held >= count
 
         await self.until(busy, f"{who} has something in hand", 10 * self.slow)
+
+    async def at_work(self, one: Running, within: float) -> None:
+        """Return when a member is at work on an event; nothing may have come for it *within*."""
+
+        def busy() -> bool:
+            self.read()
+            handlings = reversed(self._reader.history.handlings)
+            newest = next((h for h in handlings if h.who == one.who), None)
+            return newest is not None and newest.end is None and newest.released is None
+
+        with suppress(TimeoutError):
+            await self.until(busy, f"{one.who} is at work", within)
 
     def is_drained(self, group: str) -> bool:
         """Whether a group has finished everything that is stored."""

@@ -26,8 +26,10 @@ FaultOf = Callable[[Lab, random.Random], Awaitable[None]]
 
 
 async def kill_member(lab: Lab, chance: random.Random) -> None:
-    """``kill -9``, and a new incarnation at once, under another name."""
+    """``kill -9`` in the midst of its work, and a new incarnation at once, under another name."""
     one = _member(lab, chance)
+    one.tell("slow 0.25")
+    await lab.at_work(one, 2.0)
     async with lab.fault("kill member", [one]):
         await lab.end(one, signal.SIGKILL)
         await asyncio.sleep(0.1)

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
-from faults.lab.history import Handling, History
+from faults.lab.history import Fault, Handling, History
 from faults.lab.promise import Promise
 
 Rule = Callable[[History, Promise], Iterator[str]]
@@ -81,12 +81,15 @@ def rule_4_duplicates_bounded(history: History, _: Promise) -> Iterator[str]:
 
 def rule_5_order(history: History, promise: Promise) -> Iterator[str]:
     """Appends are stored in order; keys are handled in order; a member goes forward."""
-    yield from _stored_in_order(history)
+    if wrong := _stored_behind(history):
+        yield f"{len(wrong)} events are stored behind later ones of their key: {named(wrong)}"
     for group in history.groups:
-        if group in promise.ordered:
-            yield from _handled_in_order(history, group)
-        else:
+        if group not in promise.ordered:
             yield from _members_go_forward(history, group)
+        elif wrong := _begun_early(history, group):
+            yield (
+                f"{group}: {len(wrong)} events begun before the one before was done: {named(wrong)}"
+            )
 
 
 def rule_6_one_owner(history: History, promise: Promise) -> Iterator[str]:
@@ -166,6 +169,10 @@ def rule_9_alive(history: History, promise: Promise) -> Iterator[str]:
         seconds, since = longest_stall(history, group)
         if seconds > promise.stall * promise.slow:
             yield f"{group}: no progress for {seconds:.1f} s with nothing broken, from {since:.1f}"
+        for fault, seconds in takeovers(history, group):
+            late = fault.start, fault.start + seconds
+            if seconds - history.lag_between(*late) > promise.takeover and _alone(history, fault):
+                yield f"{group}: what a dead member held was taken over after {seconds:.1f} s"
 
 
 def rule_10_outcomes(history: History, promise: Promise) -> Iterator[str]:
@@ -236,6 +243,34 @@ def longest_stall(history: History, group: str) -> tuple[float, float]:
     return longest, began
 
 
+def disorder(history: History, promise: Promise, group: str) -> list[str]:
+    """The events that stand, or were handled, in another order than they were sent in."""
+    early = _begun_early(history, group) if group in promise.ordered else []
+    return _stored_behind(history) + early
+
+
+def takeovers(history: History, group: str) -> list[tuple[Fault, float]]:
+    """How long after each death the last event of the dead was in another hand."""
+    handlings = history.of(group)
+    found: list[tuple[Fault, float]] = []
+    for fault in history.faults:
+        if fault.kind != "kill member":
+            continue
+        dropped = {
+            h.id
+            for h in handlings
+            if h.who in fault.targets and h.end is None and h.released is None
+        }
+        again = [
+            min((h.start for h in handlings if h.id == id_ and h.start > fault.start), default=None)
+            for id_ in dropped
+        ]
+        taken = [at - fault.start for at in again if at is not None]
+        if taken:
+            found.append((fault, max(taken)))
+    return found
+
+
 def named(ids: Iterable[str]) -> str:
     """The first few of several, for a sentence."""
     some = sorted(ids)
@@ -255,8 +290,14 @@ def _healthy(history: History, start: float, end: float) -> Iterator[tuple[float
         yield reached, end
 
 
-def _stored_in_order(history: History) -> Iterator[str]:
-    """Each producer's events of one key stand in the order in which they were sent."""
+def _alone(history: History, fault: Fault) -> bool:
+    """Whether nothing else broke before the dead one's events could be taken over."""
+    end = fault.heal + 2.0
+    return not any(f != fault and f.start < end and f.heal > fault.start for f in history.faults)
+
+
+def _stored_behind(history: History) -> list[str]:
+    """What breaks this: each producer's events of one key stand in the order of its sends."""
     newest: dict[tuple[str, str], int] = {}
     seen: set[str] = set()
     wrong: list[str] = []
@@ -269,12 +310,11 @@ def _stored_in_order(history: History) -> Iterator[str]:
         if attempt.seq < newest.get(lane, -1):
             wrong.append(id_)
         newest[lane] = max(newest.get(lane, -1), attempt.seq)
-    if wrong:
-        yield f"{len(wrong)} events are stored behind later ones of their key: {named(wrong)}"
+    return wrong
 
 
-def _handled_in_order(history: History, group: str) -> Iterator[str]:
-    """Per producer and key: first done in order, and none begun before the one before was done.
+def _begun_early(history: History, group: str) -> list[str]:
+    """What breaks this: per producer and key, none is begun before the one before was done.
 
     A dead letter is a gap.
     """
@@ -290,14 +330,12 @@ def _handled_in_order(history: History, group: str) -> Iterator[str]:
     for id_ in first_start:
         if (attempt := history.attempts.get(id_)) is not None and id_ not in buried:
             lanes[attempt.who, attempt.key].append((attempt.seq, id_))
-    wrong = [
+    return [
         after
         for lane in lanes.values()
         for (_, before), (_, after) in pairwise(sorted(lane))
         if before in first_done and first_start[after] < first_done[before]
     ]
-    if wrong:
-        yield f"{group}: {len(wrong)} events begun before the one before was done: {named(wrong)}"
 
 
 def _members_go_forward(history: History, group: str) -> Iterator[str]:

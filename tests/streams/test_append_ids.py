@@ -165,3 +165,17 @@ async def test_the_rights_of_a_writer_are_enough(embedded_url: str, redis7_url: 
 
 async def _holds(stream: Stream[Any], count: int) -> bool:
     return await stream.length() == count
+
+
+@pytest.mark.parametrize("url", ["embedded_server", "redis7_server"], indirect=True)
+async def test_a_clock_that_goes_back_forgets_no_id(client: Client) -> None:
+    """A replica whose clock is behind, right after ids changed sides: none becomes older by it."""
+    stream = client.stream("orders")
+    first = await stream.append({"n": 1}, id="a")
+    ids = "penstock:{orders}:orders:ids"
+    side = int(await client.redis.hget(ids, "side"))
+    ahead = int((time.time() + 60) * 1000)
+    await client.redis.hset(ids, mapping={"at": ahead, "side": 1 - side})
+    assert await stream.append({"n": 1}, id="a") == first
+    assert await stream.append({"n": 2}, id="b") > first
+    assert await stream.append({"n": 1}, id="a") == first

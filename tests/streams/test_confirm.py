@@ -127,6 +127,24 @@ async def test_appends_on_the_shared_connection_do_not_wait(replicated: tuple[st
             await slow
 
 
+async def test_a_refused_question_is_not_asked_again(replicated: tuple[str, str]) -> None:
+    """No right to WAIT: stored, not confirmed, and said at once; the next append is taken too."""
+    master, replica = replicated
+    await _follow(master, replica)
+    where = urlsplit(master)
+    async with connect(master) as client:
+        rules = ("on", ">x", "~*", "&*", "+@all", "-wait")
+        await client.redis.execute_command("ACL", "SETUSER", "nowait", *rules)
+        async with connect(f"redis://nowait:x@{where.hostname}:{where.port}") as other:
+            for n in range(2):
+                with pytest.raises(NotConfirmed, match="NOPERM") as raised:
+                    await other.stream("orders").append({"n": n}, confirm=1)
+                assert (raised.value.stored, raised.value.confirmed) == (1, 0)
+        assert await client.stream("orders").length() == 2
+        stats = await client.redis.info("commandstats")
+        assert stats["cmdstat_wait"]["rejected_calls"] == 2
+
+
 def test_the_way_of_a_server() -> None:
     """Valkey's WAITAOF answers too early under everysec; Redis from 7.2 on does not."""
     redis = {"aof_enabled": "1", "redis_version": "8.0.6"}

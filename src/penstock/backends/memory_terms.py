@@ -4,7 +4,7 @@ Does        judge each event of a batch behind the ones before it, and store it,
             waits for its time, and put it into its log when that has come.
 Does not    lock or ring: `memory_store` does, and calls this within.
 Invariants  1. what an event's terms refuse leaves no trace.
-            2. ids are forgotten when their window is over: memory is bounded by it.
+            2. ids are forgotten when the longest window that was asked for is over.
             3. a waiting event is in exactly one place: here, or in its log.
 Source      `backends/redis/append_scripts.py`: the same, on a server.
 """
@@ -28,6 +28,7 @@ class Extras:
 
     def __init__(self) -> None:
         self._ids: dict[str, _Known] = {}
+        self._longest = 0.0
         self._waiting: list[tuple[float, int, list[bytes]]] = []
         self._numbers = itertools.count()
 
@@ -49,7 +50,8 @@ class Extras:
         now: float,
     ) -> Sequence[Stored]:
         """Judge and store *rows*, one behind the other; *now*: seconds since 1970."""
-        self._forget(now - window)
+        self._longest = max(self._longest, window)
+        self._forget(now - self._longest)
         return [
             self._one(log, row, terms.get(index, NOTHING), now, window)
             for index, row in enumerate(rows)
@@ -68,7 +70,7 @@ class Extras:
         self, log: StoredLog, row: list[bytes], terms: Terms, now: float, window: float
     ) -> Stored:
         known = self._ids.get(terms.id) if terms.id and window else None
-        if known is not None:
+        if known is not None and now - known.time < window:
             if known.digest == terms.digest:
                 return known.position
             return other_content(log.stream, terms.id, known.position)
@@ -81,6 +83,7 @@ class Extras:
         else:
             position = log.append([row], int(now * 1000))[0]
         if terms.id and window:
+            self._ids.pop(terms.id, None)  # it stands behind all others now
             self._ids[terms.id] = _Known(now, terms.digest, position)
         return position
 

@@ -4,7 +4,8 @@ Does        have events moved into their stream when they are due; keep what the
 Does not    decide: the backend says what is due, and gives the retention to one client at a time.
 Invariants  1. one task a client, and none while nothing is open.
             2. a look at a stream that fails is no reason to end: the next one comes.
-            3. what this client may not do is signalled once for each stream, and left to others.
+            3. what a server refuses is signalled once for each stream, and tried again after pauses
+               that grow: it may be full for a while, and rights may be given.
 Cost        a script a shard every half second, for streams that are open.
 """
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 PERIOD: Final = 0.5
 """Seconds between looks: a delayed event comes within a second, also when one look fails."""
 
+_LONGEST: Final = 10.0
+"""Seconds between looks at a stream that the server refuses again and again."""
+
 
 class Tender:
     """Looks after a client's open streams."""
@@ -31,7 +35,8 @@ class Tender:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._always: set[str] = set()
-        self._refused: set[str] = set()
+        self._refused: dict[str, float] = {}  # the pauses of streams that were refused
+        self._next: dict[str, float] = {}
         self._janitor = Janitor(client)
         self._task: asyncio.Task[None] | None = None
 
@@ -54,12 +59,21 @@ class Tender:
             self._task = None
 
     async def _run(self) -> None:
+        clock = self._client.clock
         try:
-            while names := (self._client.open_streams | self._always) - self._refused:
-                waits = [await self._look(name) for name in names]
-                await self._client.clock.sleep(min(waits))
+            while names := self._client.open_streams | self._always:
+                for name in names:
+                    if self._next.get(name, 0.0) <= clock.monotonic():
+                        self._next[name] = await self._look(name) + clock.monotonic()
+                await clock.sleep(self._until_next(names))
         finally:
+            self._next.clear()
             self._task = None
+
+    def _until_next(self, names: set[str]) -> float:
+        """Seconds; never longer than a period, since more may be opened meanwhile."""
+        soonest = min(self._next[name] for name in names)
+        return min(PERIOD, max(0.01, soonest - self._client.clock.monotonic()))
 
     async def _look(self, name: str) -> float:
         """Tend one stream; the seconds until it wants to be looked at again."""
@@ -69,11 +83,19 @@ class Tender:
         except BackendUnavailable:
             return PERIOD  # the connection's trouble, which is signalled there
         except PenstockError as error:
-            self._refused.add(name)
+            return self._on_refusal(name, error)
+        self._refused.pop(name, None)
+        if not tended.wait:  # none waits, or those that are due find no room
+            return PERIOD
+        return min(PERIOD, max(tended.wait, 0.01))
+
+    def _on_refusal(self, name: str, error: PenstockError) -> float:
+        """The server is full, or this client has no right to; the pause until it tries again."""
+        if (pause := self._refused.get(name)) is None:
             text = (
-                f"this client may not tend {name!r} ({error}); delayed events and retention are "
-                f"left to clients that may"
+                f"this client cannot tend {name!r} for now ({error}); delayed events and retention "
+                f"are left to others, until it goes well"
             )
             self._client.observers(Signal("not-tended", text, stream=name))
-            return PERIOD
-        return PERIOD if tended.wait is None else min(PERIOD, max(tended.wait, 0.01))
+        self._refused[name] = min(_LONGEST, 2 * (pause or PERIOD / 2))
+        return self._refused[name]

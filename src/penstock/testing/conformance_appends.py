@@ -71,6 +71,22 @@ async def check_an_id_is_forgotten_after_its_window(harness: Harness) -> None:
         assert len(await backend.read_range(shard, None, None, 10, False)) == 2
 
 
+async def check_a_short_window_forgets_for_itself_alone(harness: Harness) -> None:
+    """Whoever asks for a longer one is told of the first event all the same."""
+    shard = Shard(harness.fresh_name())
+    batch, other = numbered(7, 1), numbered(8, 1)
+    terms, short = {0: _id("a", batch[0])}, AppendOptions(window=0.05)
+    async with harness.open() as backend:
+        (first,) = await _stored(backend, shard, batch, terms)
+        await _stored(backend, shard, other, {0: _id("b", other[0])}, short)
+        await asyncio.sleep(0.3)
+        await _stored(backend, shard, other, {0: _id("c", other[0])}, short)
+        assert await _stored(backend, shard, batch, terms) == [first]
+        (again,) = await _stored(backend, shard, batch, terms, short)
+        assert again != first
+        assert await _stored(backend, shard, batch, terms) == [again]
+
+
 async def check_an_expected_position(harness: Harness) -> None:
     """It holds for the newest that was ever appended; else it is a conflict that names that."""
     shard = Shard(harness.fresh_name())
@@ -196,6 +212,7 @@ APPEND_CHECKS: Final[Sequence[Check]] = (
     check_an_id_is_stored_once,
     check_an_id_stands_for_one_content,
     check_an_id_is_forgotten_after_its_window,
+    check_a_short_window_forgets_for_itself_alone,
     check_an_expected_position,
     check_a_delayed_event_comes_when_it_is_due,
     check_a_delayed_event_outlives_its_session,

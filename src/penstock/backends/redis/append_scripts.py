@@ -9,8 +9,8 @@ Invariants  those of `scripts.py`, and
                both scripts keep one numbering, so that a session may use them in turns.
             2. of a batch with terms each event is judged behind the ones before it; what is not
                stored leaves no trace.
-            3. ids are kept for the window and at most as long again: two sides, of which the older
-               is dropped whole.
+            3. ids are kept for the longest window that was asked for, and at most twice that: two
+               sides, of which the older is dropped whole.
 Source      reliability notes 1.8, 1.13.
 """
 
@@ -102,13 +102,15 @@ STORE: Final = Script(
 if keep and no_room(count(6, 4)) then return {'full', keep.cap} end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local window, side = tonumber(ARGV[5]), 0
+local window, side, longest = tonumber(ARGV[5]), 0, 0
 if window > 0 then
   local kept = redis.call('HMGET', KEYS[4], 'at', 'side', 'window')
-  local longest = math.max(window, tonumber(kept[3] or 0))
+  longest = math.max(window, tonumber(kept[3] or 0))
   local began = tonumber(kept[1] or 0)
   side = tonumber(kept[2] or 0)
-  if now < began or now - began >= longest then
+  if now < began then  -- the clock went back: nothing is any older for that
+    redis.call('HSET', KEYS[4], 'at', string.format('%.0f', now))
+  elseif now - began >= longest then
     side = 1 - side
     redis.call('HSET', KEYS[4], 'at', string.format('%.0f', now), 'side', side)
     redis.call('UNLINK', KEYS[5 + side])
@@ -163,14 +165,14 @@ while at <= total do
         following = string.sub(first, 1, string.find(first, '-', 1, true)) .. '*'
       end
     end
-    if id ~= '' then
+    if id ~= '' and window > 0 then
       redis.call('HSET', KEYS[5 + side], id, string.format('%.0f %s %s', now, what, where))
     end
   end
   at, index = from + n, index + 1
 end
 if keep and first ~= '-' then keep_within() end
-if window > 0 then redis.call('PEXPIRE', KEYS[5 + side], string.format('%.0f', 3 * window)) end
+if window > 0 then redis.call('PEXPIRE', KEYS[5 + side], string.format('%.0f', 3 * longest)) end
 table.insert(answer, 1, first)
 answer = table.concat(answer, ' ')
 redis.call('HSET', KEYS[3], 'last', sequence, slot, ARGV[1] .. ' ' .. answer)

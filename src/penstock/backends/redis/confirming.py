@@ -5,6 +5,8 @@ Does        ask once for all batches that were answered together, on their own c
 Does not    send batches: `appender.py` does, and keeps them in its window until they are confirmed.
 Invariants  1. the question goes behind the answers of what it is about, on the same connection.
             2. what is not confirmed in time is stored all the same, and said to be.
+            3. a question that is refused is not asked again; a server that has changed its part
+               loses the connection.
 Source      reliability notes 1.1, 1.2: WAIT and WAITAOF cover all earlier writes of a connection.
 """
 
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from penstock.backends.redis.batches import Batch, reject, resolve
+from penstock.backends.redis.edge import RETRY, ReplyError, refused
 from penstock.backends.redis.wire import Wire
 from penstock.clock import Clock
 from penstock.errors import NotConfirmed
@@ -71,10 +74,15 @@ class Confirming:
         self, wire: Wire, about: list[tuple[Flight[Batch], bytes]], done: asyncio.Future[Any]
     ) -> None:
         error = ConnectionError("cancelled") if done.cancelled() else done.exception()
+        if isinstance(error, ReplyError) and not _changed(error):
+            self._refused(wire, about, error)
+            return
         if error is not None:
             self._asked = False
             for flight, _ in about:
                 self._settled(wire, flight, error if isinstance(error, Exception) else None)
+            if isinstance(error, ReplyError):
+                wire.end(error)
             return
         confirmed = self._way.confirmed(done.result())
         now = self._clock.monotonic()
@@ -89,6 +97,18 @@ class Confirming:
                 self._too_few(batch, confirmed)
         self._ask(wire)
 
+    def _refused(
+        self, wire: Wire, about: list[tuple[Flight[Batch], bytes]], error: ReplyError
+    ) -> None:
+        """Nobody will ever say whether these are confirmed."""
+        for flight, _ in about:
+            if self._settled(wire, flight, None):
+                mapped = refused(error, verb="confirm appends to", key=self._stream)
+                text = f"{flight.batch.count} events are stored in {self._stream!r} on the master; "
+                told = NotConfirmed(f"{text}{mapped}", stored=flight.batch.count)
+                reject(flight.batch, told, mapped)
+        self._ask(wire)
+
     def _too_few(self, batch: Batch, confirmed: int) -> None:
         where = "its disk" if self._way.command == "WAITAOF" else f"{self._way.wanted} replicas"
         error = NotConfirmed(
@@ -98,3 +118,8 @@ class Confirming:
             confirmed=confirmed,
         )
         reject(batch, error, error)
+
+
+def _changed(error: ReplyError) -> bool:
+    """Whether the server has become a replica since the write: WAIT is a master's to answer."""
+    return error.code in RETRY or "replica" in str(error)

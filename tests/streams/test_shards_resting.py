@@ -138,6 +138,18 @@ async def test_a_slow_program_keeps_its_shards(client: Client, url: str) -> None
             assert await other.receive(0.1) is None
 
 
+async def test_a_program_that_waits_for_an_event_does_not_hang(client: Client, url: str) -> None:
+    """However long nothing comes: the shard is still its own."""
+    stream = await keyed(client, 1, 1)
+    async with stream.group("billing", **HANGS) as idle, connect(url) as second:
+        idle.ack(await take(idle, 1))
+        async with second.stream("orders").group("billing", share="shards"):
+            waiting = asyncio.create_task(take(idle, 1))
+            await asyncio.sleep(1.5)
+            await stream.append({"n": 1})
+            assert numbers(await waiting) == [1]
+
+
 async def test_a_member_that_leaves_while_it_rests_loses_nothing(client: Client) -> None:
     """What it released is the next one's, with its failure counted."""
     stream = await keyed(client, 5, 1)

@@ -83,12 +83,15 @@ class ShardWatching(ShardShelf[T]):
         return max(0.001, min(first - now, 1.0, options.hold / 4, options.lease / 4))
 
     def _look_for_a_hang(self, now: float) -> None:
-        """Rest, when nothing was heard of the program for `hold`, and it holds nothing."""
+        """Rest, when nothing was heard of the program for `hold`: it holds nothing any more.
+
+        What it held was handed out before, and has been released.
+        """
         if self._heard or self._inbox.waiting:
             self._heard, self._heard_at = False, now
         elif self._resting or self._options.acks == "none":  # what nobody keeps stays where it is
             return
-        elif now - self._heard_at >= self._options.hold and not self._hands.held():
+        elif now - self._heard_at >= self._options.hold:
             self._rest(True)
 
     def _rest(self, resting: bool) -> None:

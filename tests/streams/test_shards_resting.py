@@ -12,7 +12,7 @@ from streams.helping import PATIENCE, fill, number, numbers, soon, take
 
 pytestmark = pytest.mark.one_loop
 
-HANGS: Any = {"share": "shards", "hold": 0.5, "retry": Retry(first=0.0, jitter=0.0)}
+HANGS: Any = {"share": "shards", "hold": 0.3, "retry": Retry(first=0.0, jitter=0.0)}
 
 
 def kinds(signals: list[Signal]) -> list[str]:
@@ -97,7 +97,7 @@ async def test_a_lone_member_that_hangs_keeps_what_it_has(client: Client) -> Non
     async with stream.group("billing", **HANGS) as group:
         await anext(group)
         await soon(lambda: group.statistics().expired == 1, "released")
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(0.5)
         fetched = group.statistics().fetched
         found: dict[int, int] = {}
         while len(found) < 6:
@@ -129,7 +129,7 @@ async def test_a_slow_program_keeps_its_shards(client: Client, url: str) -> None
         (event,) = await take(slow, 1)
         async with second.stream("orders").group("billing", share="shards") as other:
             for _ in range(3):
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.4)
                 slow.ack(event)
                 (event,) = await take(slow, 1)
                 assert (event.deliveries, event.attempts) == (1, 0)
@@ -145,7 +145,7 @@ async def test_a_program_that_waits_for_an_event_does_not_hang(client: Client, u
         idle.ack(await take(idle, 1))
         async with second.stream("orders").group("billing", share="shards"):
             waiting = asyncio.create_task(take(idle, 1))
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(0.9)
             await stream.append({"n": 1})
             assert numbers(await waiting) == [1]
 
@@ -156,7 +156,7 @@ async def test_a_member_that_leaves_while_it_rests_loses_nothing(client: Client)
     async with stream.group("billing", **HANGS) as group:
         await anext(group)
         await soon(lambda: group.statistics().expired == 1, "released")
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(0.5)
     async with stream.group("billing", share="shards", until=END) as group:
         found = {number(event): event.attempts async for event in group}
     assert found == {0: 1} | dict.fromkeys(range(1, 5), 0)

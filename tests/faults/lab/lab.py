@@ -187,12 +187,18 @@ class Lab:
                 found[group] = found.get(group, 0) + 2 * one.orders.max_in_flight
         return found
 
-    def handled(self) -> dict[str, int]:
-        """What every group has handled so far: all of it may come again where a group is lost."""
+    def handled(self, within: float = float("inf")) -> dict[str, int]:
+        """What every group has handled *within* these seconds, and what it has in flight.
+
+        All of it may come again where a group is lost.
+        """
         self.read()
         history = self._reader.history
+        since = time.monotonic() - within
         return {one.orders.group: 0 for one in self.members()} | {
-            group: sum(h.end is not None for h in history.handlings if h.group == group)
+            group: sum(
+                h.end is not None and h.end > since for h in history.handlings if h.group == group
+            )
             + 2 * sum(one.orders.max_in_flight for one in self.members(group))
             for group in {h.group for h in history.handlings}
         }

@@ -15,6 +15,7 @@ from faults.machinery import (
     GROUP,
     STREAM,
     add,
+    asked,
     pending_of,
     settled,
     soon,
@@ -246,3 +247,133 @@ async def test_what_a_claim_brings_when_its_member_has_stopped_is_handed_back(
         await claimed.wait()
         await group.stop()
         assert await with_another(other, 5) == list(range(5))
+
+
+# --- a member that has left, or leaves a stream --------------------------------------------------
+
+
+def beats(url: str) -> dict[str, str]:
+    return asked(url, "HGETALL", f"penstock:{{{STREAM}}}:{STREAM}:beats:{GROUP}")
+
+
+async def test_what_an_old_read_is_given_after_its_member_left_is_found(servers: str) -> None:
+    """A black hole held that read back: it makes the consumer anew, and nobody beats for it."""
+    async with watched(servers) as (other, _):
+        async with through_proxy(servers) as (proxy, bad_url), watched(bad_url) as (client, _):
+            async with client.stream(STREAM).group(GROUP, lease=LEASE) as group:
+                await soon(lambda: inner(group)._member._reads.under_way, "it reads")
+                proxy.cut()
+                await soon(lambda: inner(group)._member._takeovers.may_be_given, "it is noticed")
+                name = group.member
+            add(servers, range(5))
+            asked(servers, "XREADGROUP", "GROUP", GROUP, name, "COUNT", 5, "STREAMS", STREAM, ">")
+        assert await with_another(other, 5) == list(range(5))
+        await settled(servers)
+
+
+async def test_a_member_that_lost_nothing_leaves_nothing(servers: str) -> None:
+    """Else each that ever was would be remembered, where none lives for long."""
+    async with watched(servers) as (client, _):
+        async with client.stream(STREAM).group(GROUP, lease=LEASE):
+            await soon(lambda: beats(servers), "it beats")
+        assert not beats(servers)
+
+
+@pytest.mark.parametrize("how", ["refused", "cancelled"])
+async def test_leaving_a_stream_can_be_broken_off_and_done_again(servers: str, how: str) -> None:
+    """Nothing of it is handed out meanwhile, and others have it, whatever became of the call."""
+    add(servers, range(4))
+    async with watched(servers) as (client, _), watched(servers) as (other, _):
+        stream, more = client.stream(STREAM), client.stream("more")
+        async with client.group(GROUP, [stream, more], lease=LEASE) as group:
+            await take([group], 4)
+            outcomes = inner(group)._member._outcomes
+            hand_back, reached = outcomes.hand_back, asyncio.Event()
+
+            async def broken(*_: Any, **__: Any) -> None:
+                reached.set()
+                if how == "refused":
+                    raise BackendUnavailable("no", backend="redis", verb="leave", key=STREAM)
+                await asyncio.sleep(PATIENCE)
+
+            outcomes.hand_back = broken
+            leaving = asyncio.create_task(group.remove_stream(stream))
+            await reached.wait()
+            if how == "cancelled":
+                leaving.cancel()
+            with pytest.raises((BackendUnavailable, asyncio.CancelledError)):
+                await leaving
+            outcomes.hand_back = hand_back
+            await group.remove_stream(stream)
+            assert not pending_of(servers, group.member)
+            assert await with_another(other, 4) == list(range(4))
+            await group.add_stream(stream)
+            add(servers, range(4, 5))
+            assert [number(event) for event in await take([group], 1, ack=True)] == [4]
+
+
+async def test_a_stream_that_could_not_be_added_whole_is_not_added(servers: str) -> None:
+    """Neither are its events fetched for nobody, and it can be added again."""
+    async with watched(servers) as (client, _), watched(servers) as (other, _):
+        wide = client.stream("wide", shards=2)
+        await wide.append_many([{"n": n} for n in range(20)])
+        async with client.group(GROUP, [client.stream(STREAM)], lease=LEASE) as group:
+            member = inner(group)._member
+            make, made = member._groups.make, list[Any]()
+
+            async def second_fails(shard: Any, *more: Any) -> Any:
+                made.append(shard)
+                if len(made) == 2:
+                    await asyncio.sleep(0.1)  # the first is read meanwhile
+                    raise BackendUnavailable("no", backend="redis", verb="join", key="wide")
+                return await make(shard, *more)
+
+            member._groups.make = second_fails
+            with pytest.raises(BackendUnavailable):
+                await group.add_stream(wide)
+            del member._groups.make
+            async with other.stream("wide").group(GROUP, lease=LEASE) as heir:
+                there = await take([heir], 20, ack=True)
+            assert sorted(map(number, there)) == list(range(20))
+            await group.add_stream(wide)
+            await wide.append({"n": 20})
+            assert [number(event) for event in await take([group], 1, ack=True)] == [20]
+
+
+# --- what the server lost ------------------------------------------------------------------------
+
+
+async def test_parked_events_that_lost_their_times_are_due(servers: str) -> None:
+    """The set of times was deleted, or evicted; failures are kept elsewhere, and stay."""
+    add(servers, range(1200))
+    async with (
+        watched(servers) as (client, signals),
+        client.stream(STREAM).group(GROUP, lease=LEASE, max_in_flight=2000) as group,
+    ):
+        group.nack(await take([group], 1200), delay=600.0)
+        await group.flush()
+        asked(servers, "DEL", f"penstock:{{{STREAM}}}:{STREAM}:parked:{GROUP}")
+        again = await take([group], 1200, ack=True)
+        assert sorted(map(number, again)) == list(range(1200))
+        assert {event.attempts for event in again} == {1}
+        await settled(servers)
+    assert sum(s.count or 0 for s in signals if s.kind == "parked-untimed") == 1200
+
+
+async def test_an_event_of_any_number_of_fields_is_given_up_and_replayed(servers: str) -> None:
+    """No script can copy more than some thousands one by one; others append more than we do."""
+    fields = [part for n in range(5000) for part in (f"f{n}", f"{n}:\x00é")]
+    asked(servers, "XADD", STREAM, "*", *fields)
+    async with watched(servers) as (client, _):
+        stream = client.stream(STREAM)
+        async with stream.group(GROUP, lease=LEASE, retry=Retry(attempts=1)) as group:
+            for _ in range(2):  # the second time, it is given up from where it was replayed
+                [event] = await take([group], 1)
+                assert [part.decode() for part in event.raw] == fields
+                group.fail(event, ValueError("no"))
+                await group.flush()
+                letters = [letter async for letter in stream.dead_letters(GROUP)]
+                assert [part.decode() for part in letters[0].event.raw] == fields
+                assert await stream.dead_letters(GROUP).replay() == 1
+            group.ack(await take([group], 1))
+            await group.flush()

@@ -4,6 +4,9 @@
                    time 1700000060000   then the event's own fields, as they were
       a replayed   penstock.position 1700000000000-0   then the event's own fields
 
+An event of more than `PARTS` parts, which no script can copy one by one, is stored in both as one
+field, ``penstock.packed``: each part as its length, a colon, and itself.
+
 Does        write and read what stands before the event's own fields.
 Does not    move anything: each backend does, in one step.
 Invariants  1. the header has always the same pairs, so the event's fields are found by counting:
@@ -28,6 +31,12 @@ POSITION: Final = b"penstock.position"
 REPLAYED: Final = 2
 """Parts of a replayed event before its own."""
 
+PARTS: Final = 7900
+"""Parts of an event that a Lua script can pass on; ours have fewer, others' may have more."""
+
+PACKED: Final = b"penstock.packed"
+"""The one field of an event of more parts."""
+
 REASON: Final = 1000
 """Characters of a reason that are kept."""
 
@@ -48,7 +57,10 @@ def pack(position: bytes, deliveries: int, death: Death, time: float) -> list[by
 def letter_parts(burial: Burial, position: bytes, time: float) -> list[bytes]:
     """A letter of a group that shares shards, whole."""
     death = Death(burial.id, burial.attempts, burial.error, burial.reason)
-    return [*pack(position, burial.deliveries, death, time), *burial.raw]
+    raw = burial.raw
+    if len(raw) > PARTS:
+        raw = [PACKED, b"".join(b"%d:%s" % (len(part), part) for part in raw)]
+    return [*pack(position, burial.deliveries, death, time), *raw]
 
 
 def letter_of(shard: Shard, group: str, entry: RawEntry) -> DeadLetter:
@@ -65,15 +77,29 @@ def letter_of(shard: Shard, group: str, entry: RawEntry) -> DeadLetter:
         as_text(error),
         as_text(reason),
         int(time) / 1000,
-        raw[HEADER:],
+        unpacked(raw[HEADER:]),
     )
 
 
 def without_position(entries: Sequence[RawEntry]) -> list[RawEntry]:
     """Replayed events with their own fields alone."""
     return [
-        entry if entry[1] is None else [entry[0], list(entry[1][REPLAYED:])] for entry in entries
+        entry if entry[1] is None else [entry[0], list(unpacked(entry[1][REPLAYED:]))]
+        for entry in entries
     ]
+
+
+def unpacked(raw: Sequence[bytes]) -> Sequence[bytes]:
+    """An event's own parts, as they were appended."""
+    if len(raw) != 2 or raw[0] != PACKED:
+        return raw
+    parts: list[bytes] = []
+    at, whole = 0, raw[1]
+    while at < len(whole):
+        colon = whole.index(b":", at)
+        at = colon + 1 + int(whole[at:colon])
+        parts.append(whole[colon + 1 : at])
+    return parts
 
 
 def as_bytes(value: object) -> bytes:

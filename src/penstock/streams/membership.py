@@ -190,10 +190,11 @@ class Membership(Generic[T]):
         if self._inbox.ended:
             raise ClosedError(f"group {self._group!r} has read to its end, and takes no stream up")
         async with self._changing:
-            if stream.name in {known.name for known in self._streams}:
+            if stream.name in {shard.stream for shard in self.shards}:
                 return
             await self._add(await _shards_of(stream))
-            self._streams.append(stream)
+            if stream.name not in {known.name for known in self._streams}:
+                self._streams.append(stream)
 
     async def remove_stream(self, stream: Stream[T]) -> None:
         """See `GroupReader.remove_stream`."""
@@ -304,14 +305,18 @@ class Membership(Generic[T]):
         try:
             await self._member.add(list(shards))
         except BaseException:
-            for shard in shards:
-                self._fetching.handles.pop(shard, None)
-                self._ending.passed(shard)
+            self._forget(list(shards))
             raise
 
     async def _remove(self, shards: Sequence[Shard]) -> None:
-        """Leave *shards*, which are all of their streams."""
+        """Leave *shards*, which are all of their streams. Broken off, it can be called again."""
         assert self._member is not None
+        self._forget(shards)
+        await self._member.remove(shards)
+        self._fetching.room.set()
+
+    def _forget(self, shards: Sequence[Shard]) -> None:
+        """Nothing of *shards* is handed out or settled any more."""
         assert self._ending is not None
         for shard in shards:
             self._fetching.handles.pop(shard, None)
@@ -320,8 +325,6 @@ class Membership(Generic[T]):
             self._fetching.drop(stream)
             self._inbox.sift(lambda event, name=stream: event.stream != name)
             self._settling.lose(stream)
-        await self._member.remove(shards)
-        self._fetching.room.set()
 
     async def _leave(self, error: BaseException | None) -> None:
         async with self._settling.sending:  # an ack that is under way is let through

@@ -43,8 +43,9 @@ local function failures(kept)
   local n, company = string.match(kept or '0', '^(%d+):?(%d*)$')
   return tonumber(n), tonumber(company) or 0
 end
-local beats, consumers = {}, {}
+local beats, consumers, parked = {}, {}, 0
 if ARGV[5] == '1' then
+  parked = redis.call('ZCARD', KEYS[3])
   beats = redis.call('HGETALL', KEYS[2])
   if redis.call('EXISTS', KEYS[1]) == 1 then
     consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
@@ -77,7 +78,7 @@ if #ids > 0 then
   end
 end
 if #due > 0 then redis.call('ZREM', KEYS[3], unpack(due)) end
-return {#ids - #entries, entries, counts, beats, consumers}
+return {#ids - #entries, entries, counts, beats, consumers, parked}
 """,
     when_full=True,
 )
@@ -171,7 +172,7 @@ return {kept, left, gone}
 LEAVE: Final = Script(
     3,
     """-- hand a page back and, when nothing is left, go. KEYS stream, beats, parked
--- ARGV group, member, incarnation, parked consumer, limit
+-- ARGV group, member, incarnation, parked consumer, limit, whether a read of its may yet be served
 local beat = redis.call('HGET', KEYS[2], ARGV[2])
 if not beat or string.sub(beat, 1, #ARGV[3]) ~= ARGV[3] then return {-1, 0} end
 if redis.call('EXISTS', KEYS[1]) == 0 then
@@ -185,7 +186,11 @@ if pending.err then
 end
 if #pending == 0 then
   redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
-  redis.call('HDEL', KEYS[2], ARGV[2])
+  if ARGV[6] == '1' then
+    redis.call('HSET', KEYS[2], ARGV[2], 'struck')  -- others take what that read is given
+  else
+    redis.call('HDEL', KEYS[2], ARGV[2])
+  end
   return {0, 0}
 end
 local time = redis.call('TIME')

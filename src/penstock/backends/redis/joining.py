@@ -12,13 +12,16 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from typing import Final
 
+from penstock.backends.redis.cursor import BLOCK
 from penstock.backends.redis.edge import ReplyError
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Link
+from penstock.backends.redis.wire import Arg
 from penstock.errors import BackendError
-from penstock.event import Start
+from penstock.event import Shard, Start
 from penstock.rules.gaps import before_time
 
 RESTING: Final = "r"
@@ -36,6 +39,13 @@ async def join_replay(link: Link, keys: Keys, group: str) -> bool:
             raise
         return error.__cause__.code == "BUSYGROUP"
     return True
+
+
+async def replayed(link: Link, shards: Sequence[Shard], group: str) -> list[Shard]:
+    """Those of *shards*, which are of replayed events, that are there."""
+    asks: list[tuple[Arg, ...]] = [("EXISTS", Keys.of(shard, group).stream) for shard in shards]
+    there = await (await link.wire()).call_many(asks, timeout=BLOCK)
+    return [shard for shard, exists in zip(shards, there, strict=True) if exists == 1]
 
 
 def group_start(start: Start) -> bytes | str:

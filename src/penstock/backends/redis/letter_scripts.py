@@ -22,6 +22,12 @@ local function keep(dead, position, fields, first, attempts, deliveries, error, 
     'deliveries', deliveries, 'error', error, 'reason', reason, 'time', now,
     unpack(fields, first))
 end
+local function packed(fields, first, most)  -- what is too long to be passed on: as one field
+  if #fields - first < most then return fields, first end
+  local parts = {}
+  for i = first, #fields do parts[#parts + 1] = #fields[i] .. ':' .. fields[i] end
+  return {'penstock.packed', table.concat(parts)}, 1
+end
 """
 """A letter, as a part of other scripts: *fields* from *first* on are the event's own."""
 
@@ -33,30 +39,27 @@ GIVE_UP: Final = Script(
     + """
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local done, gone, large = {}, {}, {}
+local done, gone = {}, {}
 for i = 5, #ARGV, 4 do
   local id = ARGV[i]
   local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
   if one and one[2] == ARGV[2] then
     local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
-    if entry and #entry[2] > tonumber(ARGV[4]) then
-      large[#large + 1] = id
+    if not entry then
+      gone[#gone + 1] = id
     else
-      if not entry then
-        gone[#gone + 1] = id
-      elseif ARGV[3] == '1' then
-        keep(KEYS[3], entry[2][2], entry[2], 3, ARGV[i + 1], one[4], ARGV[i + 2], ARGV[i + 3], now)
-      else
-        keep(KEYS[3], id, entry[2], 1, ARGV[i + 1], one[4], ARGV[i + 2], ARGV[i + 3], now)
-      end
-      redis.call('XACK', KEYS[1], ARGV[1], id)
-      redis.call('HDEL', KEYS[2], id)
-      if ARGV[3] == '1' then redis.call('XDEL', KEYS[1], id) end
-      done[#done + 1] = id
+      local replayed = ARGV[3] == '1'
+      local fields, first = packed(entry[2], replayed and 3 or 1, tonumber(ARGV[4]))
+      keep(KEYS[3], replayed and entry[2][2] or id, fields, first, ARGV[i + 1], one[4],
+        ARGV[i + 2], ARGV[i + 3], now)
     end
+    redis.call('XACK', KEYS[1], ARGV[1], id)
+    redis.call('HDEL', KEYS[2], id)
+    if ARGV[3] == '1' then redis.call('XDEL', KEYS[1], id) end
+    done[#done + 1] = id
   end
 end
-return {done, #gone, large}
+return {done, #gone}
 """,
 )
 

@@ -14,21 +14,20 @@ Source      Redis XREADGROUP, XPENDING, XCLAIM; DESIGN.md, "Members are leased, 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from penstock.backends.letter_format import without_position
-from penstock.backends.redis.cursor import BLOCK
 from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped
-from penstock.backends.redis.joining import join_replay, new_incarnation
+from penstock.backends.redis.joining import join_replay, new_incarnation, replayed
 from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.outcomes import Outcomes
 from penstock.backends.redis.pulses import Pulses
 from penstock.backends.redis.reads import Reads
 from penstock.backends.redis.recovery import Mark
-from penstock.backends.redis.replies import by_name, pages, position_or_none, text
+from penstock.backends.redis.replies import by_name, pages, plain, position_or_none, text
 from penstock.backends.redis.scripts import PAGE
 from penstock.backends.redis.takeovers import LOOK_EVERY, Takeovers
 from penstock.errors import BackendError, LeaseLost, NotFound
@@ -73,7 +72,8 @@ class RedisMember:
         self._reads = Reads(*ways, head, options.noack, care.checks, care.checked)
         self._next_replays = 0.0
         self._keeping: asyncio.Task[None] | None = None
-        self._tidying = asyncio.Lock()
+        self._tidying, self._parts = asyncio.Lock(), asyncio.Lock()
+        self._parting: deque[tuple[Shard, Keys, str]] = deque()
         self._gone = self._rests = False
 
     @property
@@ -137,7 +137,7 @@ class RedisMember:
                     if found := await self._takeovers.find(
                         min(limit, PAGE), quiet=not self._reads.under_way
                     ):
-                        return _plain(found)
+                        return plain(found)
                     pause = min(deadline, self._takeovers.next_look) - clock.monotonic()
                     found = await self._new(limit, max(0.0, pause), ahead, new)
                 except ReplyError as error:
@@ -149,7 +149,7 @@ class RedisMember:
                     await self._on_refusal(error.__cause__)
                     continue
             if found or clock.monotonic() >= deadline:
-                return _plain(found)
+                return plain(found)
 
     async def ack(self, shard: Shard, ids: Sequence[bytes], *, fenced: bool = False) -> int:
         """See `ports.EventMember.ack`. May be called again when the outcome is not known."""
@@ -187,31 +187,29 @@ class RedisMember:
         self._rests = True
         async with self._tidying:
             with suppress(NotFound):  # the group is gone: the next fetch meets it too, and mends it
-                await self._reads.end()
+                await self._end_read()
                 for page in self._given():
                     await self._hand_back(page)
                 await self._hand_back_strays()
 
     async def add(self, shards: Sequence[Shard]) -> None:
         """See `ports.EventMember.add`."""
-        for shard in shards:
-            if shard not in self._keys:
+        await self._part()  # what was left before may be among them
+        new = [shard for shard in shards if shard not in self._keys]
+        try:
+            for shard in new:
                 made = await self._groups.make(shard, self._group, self._options.start)
                 self.marks[shard] = made
                 await self._sit(shard, used=self._options.name is not None)
+        except BaseException:  # all or nothing
+            self._leave_shards(new)
+            raise
         await self._reads.end()
 
     async def remove(self, shards: Sequence[Shard]) -> None:
         """See `ports.EventMember.remove`."""
-        left = [
-            (shard, keys)
-            for one in shards
-            for shard in (one, one._replace(replay=True))
-            if (keys := self._forget(shard)) is not None
-        ]
-        await self._reads.end()
-        for shard, keys in left:
-            await self._outcomes.hand_back(shard, keys, self._incarnation)
+        self._leave_shards(shards)
+        await self._part()
 
     async def progress(self, shard: Shard) -> Position | None:
         """See `ports.EventMember.progress`."""
@@ -227,9 +225,11 @@ class RedisMember:
         """See `ports.EventMember.leave`."""
         self._gone = True
         try:
-            await self._reads.end()
+            await self._end_read()
+            given = self._takeovers.may_be_given
             for shard, keys in self._keys.items():
-                await self._outcomes.hand_back(shard, keys, self._incarnation)
+                await self._outcomes.hand_back(shard, keys, self._incarnation, given=given)
+            await self._part()
         finally:
             self.abandon()
 
@@ -265,14 +265,14 @@ class RedisMember:
 
     def _given(self) -> list[Page]:
         """What a read that was ended was given."""
-        if self._reads.is_answered:
-            with suppress(ReplyError):  # the group may be gone: the next fetch meets it too
-                try:
-                    return pages(self._reads.take(), self._shards)
-                except ConnectionLost:
-                    self._lost_contact()
-        elif self._reads.under_way:  # neither an answer nor an end
+        if not self._reads.under_way:
+            return []
+        try:
+            return pages(self._reads.take(), self._shards)
+        except ConnectionLost:
             self._lost_contact()
+        except ReplyError:
+            pass  # the group may be gone: the next fetch meets it too
         return []
 
     async def _hand_back(self, page: Page) -> None:
@@ -284,8 +284,31 @@ class RedisMember:
         while not self._reads.under_way and (page := await self._takeovers.stray(PAGE)):
             await self._hand_back(page)
 
+    def _leave_shards(self, shards: Sequence[Shard]) -> None:
+        """Be no member there any more; what is pending there is handed back by `_part`."""
+        for one in shards:
+            for shard in (one, one._replace(replay=True)):
+                if (keys := self._forget(shard)) is not None:
+                    self._parting.append((shard, keys, self._incarnation))
+
+    async def _end_read(self) -> None:
+        """End the read that is under way; one that is not answered may be given events yet."""
+        if not await self._reads.end():
+            self._lost_contact()
+
+    async def _part(self) -> None:
+        """Hand back what is pending in the shards that were left; again, if that broke off."""
+        async with self._parts:
+            if self._parting:
+                await self._end_read()
+            while self._parting:
+                given = self._takeovers.may_be_given
+                await self._outcomes.hand_back(*self._parting[0], given=given)
+                self._parting.popleft()
+
     async def _tidy(self) -> None:
         """Look again, while nobody fetches, for what an old read may have been given."""
+        await self._part()
         if self._rests and not self._gone:
             async with self._tidying:
                 if self._rests:
@@ -302,14 +325,8 @@ class RedisMember:
         if now < self._next_replays or not missing or self._options.noack:
             return
         self._next_replays = now + LOOK_EVERY
-        wire = await self._link.wire()
-        there = await wire.call_many(
-            [("EXISTS", Keys.of(shard, self._group).stream) for shard in missing], timeout=BLOCK
-        )
-        for shard, exists in zip(missing, there, strict=True):
-            if exists == 1 and await join_replay(
-                self._link, Keys.of(shard, self._group), self._group
-            ):
+        for shard in await replayed(self._link, missing, self._group):
+            if await join_replay(self._link, Keys.of(shard, self._group), self._group):
                 await self._sit(shard, used=True)
                 await self._reads.end()
 
@@ -381,11 +398,3 @@ class RedisMember:
 
     def _any_key(self) -> str:
         return next(iter(self._keys)).stream
-
-
-def _plain(found: list[Page]) -> list[Page]:
-    """Pages with the events' own fields alone."""
-    return [
-        page._replace(entries=without_position(page.entries)) if page.shard.replay else page
-        for page in found
-    ]

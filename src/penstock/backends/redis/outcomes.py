@@ -11,9 +11,8 @@ Used by     `member.RedisMember`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
-from penstock.backends.letter_format import REASON, as_bytes
+from penstock.backends.letter_format import PARTS, REASON, as_bytes
 from penstock.backends.redis.cursor import BLOCK
 from penstock.backends.redis.edge import ReplyError, mapped, refused
 from penstock.backends.redis.group_scripts import ACK, LEAVE, PARK
@@ -23,12 +22,9 @@ from penstock.backends.redis.link import Link
 from penstock.backends.redis.scripts import PAGE
 from penstock.backends.redis.takeovers import CHECKED
 from penstock.backends.redis.wire import Arg
-from penstock.errors import BackendRejected, NotFound
+from penstock.errors import NotFound
 from penstock.event import Shard
 from penstock.ports import Death, ParkedFull
-
-_PARTS: Final = 7900
-"""Parts of an entry, beyond which a Lua script cannot copy it; we append no more than 7000."""
 
 
 class Outcomes:
@@ -109,11 +105,7 @@ class Outcomes:
     async def bury(
         self, keys: Keys, dead: str, shard: Shard, deaths: Sequence[Death]
     ) -> list[bytes]:
-        """Move to the letters in *dead*; those that were the member's.
-
-        Raises:
-            BackendRejected: an entry with more parts than a script can copy: it stays pending.
-        """
+        """Move to the letters in *dead*; those that were the member's."""
         done: list[bytes] = []
         names = [keys.stream, keys.attempts(self._group), dead]
         for at in range(0, len(deaths), LETTERS_AT_ONCE):
@@ -127,30 +119,23 @@ class Outcomes:
                     as_bytes(death.reason[:REASON]),
                 )
             ]
-            args = (self._group, self._member, int(shard.replay), _PARTS, *rows)
+            args = (self._group, self._member, int(shard.replay), PARTS, *rows)
             try:
-                buried, gone, large = await self._link.run(
-                    GIVE_UP, names, *args, verb="dead-letter from"
-                )
+                buried, gone = await self._link.run(GIVE_UP, names, *args, verb="dead-letter from")
             except NotFound:  # the group is gone, as above
                 return done
             done += buried
             if gone:
                 self._trimmed(shard, gone)
-            if large:
-                raise BackendRejected(
-                    f"a dead letter can hold entries of at most {_PARTS // 2} fields, and "
-                    f"{len(large)} events of {keys.stream!r} have more; ack them",
-                    backend="redis",
-                    verb="dead-letter",
-                    key=keys.stream,
-                )
         return done
 
-    async def hand_back(self, shard: Shard, keys: Keys, incarnation: str) -> None:
-        """Hand back all that is pending under the member's name, and delete its consumer."""
+    async def hand_back(self, shard: Shard, keys: Keys, incarnation: str, *, given: bool) -> None:
+        """Hand back all that is pending under the member's name, and delete its consumer.
+
+        *given*: an old read of it may yet be given events, so its name is to be remembered.
+        """
         names = [keys.stream, keys.beats(self._group), keys.parked(self._group)]
-        args = (self._group, self._member, incarnation, PARKED, PAGE)
+        args = (self._group, self._member, incarnation, PARKED, PAGE, int(given))
         left = 1
         while left > 0:
             left, gone = await self._link.run(LEAVE, names, *args, verb="leave a group of")

@@ -90,11 +90,6 @@ class Reads:
             woken.cancel()
         return reading.done()
 
-    @property
-    def is_answered(self) -> bool:
-        """Whether its answer is there to be taken."""
-        return self._reading is not None and self._reading.done()
-
     def take(self) -> Any:
         """The answer; raises what came instead of one."""
         reading, self._reading = self._reading, None
@@ -113,15 +108,16 @@ class Reads:
         if self._own.now is not None:
             self._own.now.end()
 
-    async def end(self) -> None:
-        """Have the server answer now, with what there is; the answer is kept.
+    async def end(self) -> bool:
+        """Have the server answer now, with what there is; the answer is kept. Whether it came.
 
         Without the right to do so, or without an answer, it ends by itself within seconds.
         """
         reading, wire = self._reading, self._own.now
         if reading is None or reading.done() or wire is None:
-            return
+            return reading is None or reading.done()
         if wire.client_id:
             with suppress(BackendError):
                 await self._control.call("CLIENT", "UNBLOCK", wire.client_id, verb="leave")
         await asyncio.wait((reading,), timeout=BLOCK + GRACE)
+        return reading.done()

@@ -21,7 +21,7 @@ from penstock.backends.redis.edge import ReplyError
 from penstock.backends.redis.group_scripts import ACK
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.link import Link
-from penstock.backends.redis.recovery_scripts import GAP, MAKE, RENEW, TEND
+from penstock.backends.redis.recovery_scripts import GAP, MAKE, RENEW, REPARK, TEND
 from penstock.backends.redis.replies import text
 from penstock.backends.redis.scripts import PAGE
 from penstock.backends.redis.wire import Arg
@@ -86,6 +86,7 @@ class Recovery:
     Attributes:
         marks: each group's mark, as it was last seen.
         due: by shard, in how many seconds the next parked event is due, as it was last seen.
+        untimed: where events are parked that have lost their time, and how far that was looked at.
         unowned: trimmed events that stand in our pending list and that the program may not hold.
     """
 
@@ -110,11 +111,12 @@ class Recovery:
         self._checking: list[Shard] = []
         self.marks: dict[Shard, Mark] = {}
         self.due: dict[Shard, float] = {}
+        self.untimed: dict[Shard, str] = {}
         self.unowned: dict[Shard, list[bytes]] = {}
 
     def remove(self, shard: Shard) -> None:
         """Look after one shard less."""
-        for kept in (self.marks, self.due, self.unowned, self._cursors):
+        for kept in (self.marks, self.due, self.untimed, self.unowned, self._cursors):
             kept.pop(shard, None)
 
     async def remake(self) -> None:
@@ -207,6 +209,23 @@ class Recovery:
                 reply = await self._link.run(RENEW, [keys.stream], *args, verb="read")
                 cursor = text(reply[0])
                 self.tell_pending(shard, reply[1])
+
+    async def repark(self) -> None:
+        """Where what is parked has lost its times (deleted, evicted), make it due now: a page."""
+        for shard, cursor in list(self.untimed.items()):
+            keys = self._keys[shard]
+            names = [keys.stream, keys.parked(self._group)]
+            args = (self._group, PARKED, cursor, PAGE)
+            following, added = await self._link.run(REPARK, names, *args, verb="read")
+            self.untimed[shard] = text(following)
+            if not following:
+                self.untimed.pop(shard, None)
+            if added:
+                message = (
+                    f"{added} events that group {self._group!r} of {shard.stream!r} was to try "
+                    f"again had lost their time; they are due now"
+                )
+                self._signal("parked-untimed", message, shard, added)
 
     def tell_pending(self, shard: Shard, count: int) -> None:
         """Signal pending events that were trimmed or removed."""

@@ -273,6 +273,20 @@ return {'(' .. last, #pending - #kept}
     when_full=True,
 )
 
+REPARK: Final = Script(
+    2,
+    """-- give what is parked and has lost its time another: now. KEYS stream, parked
+-- ARGV group, parking consumer, cursor, limit
+local page = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], '+', ARGV[4], ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local added = 0
+for _, one in ipairs(page) do added = added + redis.call('ZADD', KEYS[2], 'NX', now, one[1]) end
+return {#page == tonumber(ARGV[4]) and '(' .. page[#page][1] or '', added}
+""",
+    when_full=True,
+)
+
 RESET: Final = Script(
     5,
     _IDS

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from penstock.backends.letter_format import without_position
 from penstock.backends.redis.keys import PARKED
 from penstock.event import Position, Shard
 from penstock.ports import GroupInfo, MemberInfo, Page
@@ -33,6 +34,14 @@ def position_or_none(raw: bytes | None) -> Position | None:
 def pages(reply: Any, shards: dict[bytes, Shard]) -> list[Page]:
     """The pages of an XREAD or XREADGROUP reply, without those of other shards; nil means none."""
     return [Page(shards[key], entries) for key, entries in reply or () if key in shards]
+
+
+def plain(found: Sequence[Page]) -> list[Page]:
+    """Pages with the events' own fields alone."""
+    return [
+        page._replace(entries=without_position(page.entries)) if page.shard.replay else page
+        for page in found
+    ]
 
 
 def failures(kept: bytes | None) -> int:

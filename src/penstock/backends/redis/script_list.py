@@ -11,7 +11,15 @@ from typing import Final
 from penstock.backends.redis.append_scripts import APPEND, MOVE, RETAIN, STORE
 from penstock.backends.redis.group_scripts import ACK, BEAT, BURY, CLAIM, JOIN, LEAVE, LOOK, PARK
 from penstock.backends.redis.letter_scripts import GIVE_UP, REPLAY
-from penstock.backends.redis.recovery_scripts import GAP, MAKE, RENEW, RESET, RESET_SHARE, TEND
+from penstock.backends.redis.recovery_scripts import (
+    GAP,
+    MAKE,
+    RENEW,
+    REPARK,
+    RESET,
+    RESET_SHARE,
+    TEND,
+)
 from penstock.backends.redis.scripts import MARK, OPEN, TRIM
 from penstock.backends.redis.shard_scripts import COMMIT, FOUND, GIVE, STRIKE, TAKE
 
@@ -42,6 +50,7 @@ ALL: Final = (
     TEND,
     GAP,
     RENEW,
+    REPARK,
     RESET,
     RESET_SHARE,
 )

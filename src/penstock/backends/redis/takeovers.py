@@ -94,6 +94,8 @@ class Takeovers:
         self._foreign: set[Shard] = set()
         self._next_foreign: dict[tuple[Shard, str], float] = {}
         self._again: float | None = None
+        self._lost_at = float("-inf")
+        self._remembered = max(10 * options.lease, _BURY_AFTER)
         self._incarnation = ""
         self.next_look = 0.0
         self.lapsed = False
@@ -106,11 +108,13 @@ class Takeovers:
         What such a read has been given stands in that list too, and would be handed out twice.
         """
         due = self._again is not None and self._clock.monotonic() >= self._again
-        return (
-            due
-            or bool(self.recovery.unowned)
-            or bool(self._claims and self._claims[0].owner == self._name)
-        )
+        own = bool(self._claims) and self._claims[0].owner == self._name
+        return due or own or bool(self.recovery.unowned)
+
+    @property
+    def may_be_given(self) -> bool:
+        """Whether a read that was lost may yet be served, and be given events under our name."""
+        return self._clock.monotonic() - self._lost_at < self._remembered
 
     def begin(self, incarnation: str, *, used: bool) -> None:
         """A new incarnation; *used*: its name may have pending events, which come first."""
@@ -129,6 +133,7 @@ class Takeovers:
         for watch in self._watches.values():
             watch.reset()
         self._own_first()
+        self._lost_at = self._clock.monotonic()
         self._again = self._clock.monotonic() + BLOCK + GRACE
 
     async def find(self, limit: int, *, quiet: bool) -> list[Page]:
@@ -189,6 +194,7 @@ class Takeovers:
                 self._next_beats = now + self._options.lease / 4
                 for shard in list(self._keys):
                     await self._look(shard, 0, True)
+                await self.recovery.repark()
             await self._renew(now)
         except NotFound:
             await self.recovery.remake()
@@ -243,6 +249,7 @@ class Takeovers:
             for shard in list(self._keys)
             if shard in self._keys
         ]
+        await self.recovery.repark()
         await self._renew(now)
         self.next_look = min([self.next_look, *self._dues(now)])
         if any(len(page.entries) >= min(limit, CHECKED) for page in due):
@@ -266,25 +273,29 @@ class Takeovers:
         names = [keys.stream, keys.beats(group), keys.parked(group), keys.attempts(group)]
         args = (group, self._name, PARKED, min(limit, CHECKED), int(watch))
         reply = await self._link.run(LOOK, names, *args, verb="read", key=keys.stream)
-        gone, entries, counts, beats, consumers = reply
+        gone, entries, counts, beats, consumers, parked = reply
         if gone:
             self.recovery.tell_pending(shard, gone)
         if watch and shard in self._keys:
-            self._judge(shard, beats, [by_name(about) for about in consumers])
+            self._judge(shard, beats, [by_name(about) for about in consumers], parked)
         return Page(shard, entries, [tuple(row) for row in counts])
 
-    def _judge(self, shard: Shard, flat: list[bytes], consumers: list[dict[str, Any]]) -> None:
+    def _judge(
+        self, shard: Shard, flat: list[bytes], consumers: list[dict[str, Any]], parked: int
+    ) -> None:
         """Queue the claims that this look gives cause for."""
         now = self._clock.monotonic()
         beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
         pending = {text(about["name"]): about["pending"] for about in consumers}
         beats.pop(self._name, None)
+        if pending.get(PARKED, 0) > parked:
+            self.recovery.untimed.setdefault(shard, "-")
         leases = {name: lease_of(beat, self._options.lease) for name, beat in beats.items()}
         queued = {(claim.shard, claim.owner) for claim in self._claims}
         for name, seen in self._watches[shard].observe(now, beats, leases):
             if (shard, name) in queued:
-                continue
-            if seen != STRUCK or pending.get(name):
+                pass
+            elif seen != STRUCK or pending.get(name):
                 self._claims.append(Claim(shard, name, seen))
             else:
                 self._bury_later(shard, name, now)
@@ -312,7 +323,7 @@ class Takeovers:
 
     def _bury_later(self, shard: Shard, name: str, now: float) -> None:
         since = self._struck.setdefault((shard, name), now)
-        if now - since > max(10 * self._options.lease, _BURY_AFTER):
+        if now - since > self._remembered:
             del self._struck[shard, name]
             self._claims.append(Claim(shard, name, "bury"))
 

@@ -40,6 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="asyncio,uvloop",
         help="event loops that async tests run on, by comma (default: %(default)s)",
     )
+    parser.addoption("--walks", type=int, default=1, help="random walks of the fault tests")
+    parser.addoption("--first-walk", type=int, default=5, help="the seed of the first of them")
 
 
 # --- event loops -----------------------------------------------------------------------------

@@ -52,10 +52,24 @@ async def test_a_rolling_restart_is_noticed_by_nobody(server: str, tmp_path: Pat
     """Eight members in turn, under load: no duplicate, nothing stranded, no event a second late.
 
     Late is what comes later than with a member of another group on the same machine, which is
-    left alone: a machine that starts eight processes is busy.
+    left alone: a machine that starts eight processes is busy. But eight starts and stops meet the
+    machine's other work where one quiet control does not, so one event that is a second or two
+    late is no proof: it is, if a second rolling restart has one too. What is stranded (until
+    a lease of 20 s is over, or a sweep comes by) is proof at once.
     """
+    for attempt in range(2):
+        late = await roll(server, tmp_path / str(attempt))
+        assert late < 5.0, "stranded"
+        if late < 1.0:
+            return
+    pytest.fail(f"twice an event was a second late, the last by {late:.2f} s")
+
+
+async def roll(server: str, folder: Path) -> float:
+    """Restart eight members under load; by how many seconds the latest event was late."""
+    await asyncio.to_thread(folder.mkdir)
     names = [f"m{n}" for n in range(1, 9)]
-    async with showing(server, tmp_path) as shown:
+    async with showing(server, folder) as shown:
         lab = shown.lab
         await shown.add("producer", "p1", rate=200)
         await shown.add("member", "control", group="control", lease=20.0)
@@ -73,7 +87,7 @@ async def test_a_rolling_restart_is_noticed_by_nobody(server: str, tmp_path: Pat
         late = {id_: at - control[id_] for id_, at in rolling.items()}
         worst = max(late, key=late.__getitem__)
         print(f"{len(late)} events; the latest came {late[worst]:.2f} s after the control's")
-        assert late[worst] < 1.0 + shown.history.lag_between(control[worst], rolling[worst]), worst
+        return late[worst] - shown.history.lag_between(control[worst], rolling[worst])
 
 
 async def test_a_handler_of_five_leases_is_delivered_once(server: str, tmp_path: Path) -> None:

@@ -158,12 +158,16 @@ class Tended(NamedTuple):
 
 
 class TrimTo(NamedTuple):
-    """What a trim leaves. One of the first two; `acked_only` keeps what any group still needs."""
+    """What a trim leaves: one of `max_events`, `before`, `max_bytes`.
+
+    `acked_only` keeps what any group still needs; `approximate` leaves some more, at less cost.
+    """
 
     max_events: int | None = None
     before: Position | None = None
     acked_only: bool = True
     approximate: bool = False
+    max_bytes: int | None = None
 
 
 class Appender(Protocol):

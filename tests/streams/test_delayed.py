@@ -115,3 +115,33 @@ async def test_it_goes_with_its_stream(client: Client) -> None:
     async with stream.reader(start=OLDEST) as reader:
         assert numbers([await reader.receive(5)]) == [2]
         await nothing_comes(reader, 0.8)
+
+
+async def test_a_writer_sends_what_is_delayed(client: Client) -> None:
+    """In order with the rest, once by its id; a receipt has no position before it is there."""
+    stream = client.stream("orders")
+    due = time.time() + 0.5
+    async with stream.writer() as writer:
+        waiting = await writer.send({"n": 1}, deliver_at=due, receipt=True)
+        await writer.send({"n": 2}, id="a", deliver_at=due + 0.001)
+        again = await writer.send({"n": 2}, id="a", deliver_at=due + 0.001, receipt=True)
+        there = await writer.send({"n": 0}, receipt=True)
+        past = await writer.send({"n": 9}, deliver_at=1.0, receipt=True)
+        await writer.flush()
+        assert (await waiting, await again) == (None, None)
+        assert await there is not None
+        assert await past is not None
+        assert writer.statistics().stored == 5
+        assert (await stream.info()).delayed == 2
+        with pytest.raises(ConfigError, match="time zone"):
+            await writer.send({"n": 3}, deliver_at=datetime.now())  # noqa: DTZ005
+
+    async def all_there() -> bool:
+        return await stream.length() == 4
+
+    await soon(all_there, "what waited is there")
+    assert numbers(await everything(stream)) == [0, 9, 1, 2]
+    if client.url.scheme != "memory":
+        async with stream.writer(idempotent=False) as bare:
+            with pytest.raises(ConfigError, match="needs a session"):
+                await bare.send({"n": 3}, deliver_at=due)

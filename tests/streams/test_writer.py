@@ -21,6 +21,8 @@ from penstock import (
     Writer,
     connect,
 )
+from penstock.event import Shard
+from penstock.ports import Appender, AppendOptions, Marks
 from penstock.streams.writer import WriterStatistics
 from penstock.testing import TcpProxy
 from streams.helping import PATIENCE, FakeAppender, everything, numbers, soon
@@ -530,3 +532,39 @@ async def test_an_unreachable_server_is_told_as_unavailable(embedded_url: str) -
             proxy.refuse = False
             await writer.send({"n": 2})
         assert numbers(await everything(stream)) == [0, 2]
+
+
+async def test_a_writer_that_cannot_be_opened_leaves_nothing_open(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One shard opened and the next one did not: the first is closed; it may be opened again."""
+    stream = client.stream("orders", shards=3)
+    opened: list[Appender] = []
+    closed: list[Appender] = []
+    appender = client.backend.appender
+
+    async def failing(shard: Shard, marks: Marks, options: AppendOptions) -> Appender:
+        if len(opened) == 2:
+            opened.clear()
+            raise BackendUnavailable("not now", backend="x", verb="open", key=shard.stream)
+        one = await appender(shard, marks, options)
+        end = one.aclose
+
+        async def counted() -> None:
+            closed.append(one)
+            await end()
+
+        monkeypatch.setattr(one, "aclose", counted)
+        opened.append(one)
+        return one
+
+    monkeypatch.setattr(client.backend, "appender", failing)
+    writer = stream.writer()
+    with pytest.raises(BackendUnavailable, match="not now"):
+        async with writer:
+            pass
+    assert len(closed) == 2
+    monkeypatch.setattr(client.backend, "appender", appender)
+    async with writer:
+        await writer.send({"n": 1})
+    assert await stream.length() == 1

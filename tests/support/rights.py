@@ -39,7 +39,7 @@ OPTIONAL = {
     "client|setinfo": "redis-py says which it is",
     "client|unblock": "ends a blocked read at once when a member leaves",
     "info": "sees the server's version when it connects",
-    "memory|usage": "says how many bytes a stream takes",
+    "memory|usage": "says how many bytes a stream takes, and keeps its `max_bytes`",
     "select": "another database than 0",
     "role": "notices a replica before it is written to",
 }

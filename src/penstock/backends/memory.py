@@ -13,21 +13,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from penstock.backends.memory_cursor import MemoryCursor
 from penstock.backends.memory_groups import MemoryEventMember
+from penstock.backends.memory_log import Key, StoredLog, padded
 from penstock.backends.memory_placing import MemoryPlacing
 from penstock.backends.memory_shards import MemoryShardMember
-from penstock.backends.memory_store import (
-    Key,
-    Place,
-    Store,
-    StoredLog,
-    forget,
-    padded,
-    store_named,
-)
+from penstock.backends.memory_store import Place, Store, forget, store_named
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ClosedError, ConfigError, NotFound, PenstockError
 from penstock.event import Position, Shard, Start
@@ -50,6 +42,7 @@ from penstock.ports import (
     Terms,
     TrimTo,
 )
+from penstock.rules.globs import glob
 
 __all__ = ["MemoryAppender", "MemoryBackend", "MemoryCursor", "forget"]
 
@@ -92,8 +85,11 @@ class MemoryBackend(MemoryPlacing):
     async def streams(self, pattern: str = "*", limit: int | None = None) -> Sequence[str]:
         """The names of streams that match the glob *pattern*, sorted; at most *limit*."""
         with self._open_store.lock:
+            for name in list(self._place.store.streams):
+                self._place.store.expire(name, self._place.clock.time())
             names = sorted(self._place.store.streams)
-        return [name for name in names if fnmatchcase(name, pattern)][:limit]
+        wanted = glob(pattern)
+        return [name for name in names if wanted.fullmatch(name)][:limit]
 
     async def describe(self, stream: str) -> StreamInfo | None:
         """The stream as it stands, or None if there is none."""
@@ -113,6 +109,7 @@ class MemoryBackend(MemoryPlacing):
                 oldest=tuple(Position(log.keys[0]) if log.keys else None for log in logs),
                 newest=tuple(Position(log.keys[-1]) if log.keys else None for log in logs),
                 groups=len(groups | stored.shard_groups.keys()),
+                bytes=sum(log.bytes for log in logs),
                 delayed=sum(log.extras.delayed for log in logs),
                 retention=stored.retention,
             )
@@ -145,6 +142,7 @@ class MemoryBackend(MemoryPlacing):
     ) -> Sequence[RawEntry]:
         """Up to *limit* entries from *first* to *last*, both included; *reverse*: newest first."""
         with self._open_store.lock:
+            self._place.store.expire(shard.stream, self._place.clock.time())
             log = self._place.store.log(shard)
             return log.range(first, last, limit, reverse) if log else []
 
@@ -152,12 +150,12 @@ class MemoryBackend(MemoryPlacing):
         """Remove the oldest entries down to *limit*; how many were removed.
 
         Raises:
-            ConfigError: not exactly one of `max_events` and `before` is given.
+            ConfigError: not exactly one of `max_events`, `before` and `max_bytes` is given.
         """
-        if (limit.max_events is None) == (limit.before is None):
+        if (limit.max_events, limit.before, limit.max_bytes).count(None) != 2:
             raise ConfigError(
-                f"a trim must have exactly one of max_events and before, "
-                f"got {limit.max_events!r} and {limit.before!r} for stream {shard.stream!r}"
+                f"a trim must have exactly one of max_events, before and max_bytes, "
+                f"got {limit} for stream {shard.stream!r}"
             )
         with self._open_store.lock:
             log = self._place.store.log(shard)

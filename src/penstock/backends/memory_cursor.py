@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 
-from penstock.backends.memory_store import Bell, StoredLog
+from penstock.backends.memory_log import StoredLog
+from penstock.backends.memory_store import Bell
 from penstock.backends.memory_store import Place as Home
 from penstock.errors import ClosedError, PositionLost
 from penstock.event import Position, Shard, Start

@@ -17,9 +17,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 
 from penstock.backends.letter_format import without_position
+from penstock.backends.memory_log import ZERO, Key, StoredLog, key_behind
 from penstock.backends.memory_members import LeasedMember, Tenant
 from penstock.backends.memory_pending import EventGroup, Holder
-from penstock.backends.memory_store import ZERO, Key, Place, StoredLog, key_behind
+from penstock.backends.memory_store import Place
 from penstock.errors import ConfigError
 from penstock.event import OLDEST, Position, Shard, Start
 from penstock.ports import Death, GroupVanished, MemberLapsed, MemberOptions, Page, ParkedFull

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.backends.letter_format import POSITION, as_bytes, letter_of
+from penstock.backends.memory_log import ZERO, StoredLog, padded
 from penstock.backends.memory_pending import EventGroup
-from penstock.backends.memory_store import ZERO, Place, StoredLog, padded
+from penstock.backends.memory_store import Place
 from penstock.event import OLDEST, Position, Shard
 from penstock.ports import DeadLetter
 

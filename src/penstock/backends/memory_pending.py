@@ -20,8 +20,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from penstock.backends.letter_format import REPLAYED, pack
+from penstock.backends.memory_log import ZERO, Key, StoredLog, key_before
 from penstock.backends.memory_members import Tenant
-from penstock.backends.memory_store import ZERO, Key, StoredLog, key_before
 from penstock.event import Position, Shard
 from penstock.ports import Death, GroupInfo, MemberInfo, PendingInfo, RawEntry
 from penstock.rules.leases import STRUCK

@@ -9,9 +9,10 @@ Used by     memory.
 from __future__ import annotations
 
 from penstock.backends.memory_letters import MemoryLetters
+from penstock.backends.memory_log import key_behind
 from penstock.backends.memory_pending import EventGroup
 from penstock.backends.memory_shard_group import ShardGroup
-from penstock.backends.memory_store import Store, key_behind
+from penstock.backends.memory_store import Store
 from penstock.errors import ConfigError, NotFound
 from penstock.event import Shard, Start
 from penstock.rules.leases import LOOKS, STRUCK

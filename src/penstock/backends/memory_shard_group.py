@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from penstock.backends.memory_log import ZERO, Key, StoredLog, padded
 from penstock.backends.memory_members import Tenant
-from penstock.backends.memory_store import ZERO, Key, StoredLog, padded
 from penstock.event import Position, Shard
 from penstock.info import GroupInfo, MemberInfo
 from penstock.ports import Ownership

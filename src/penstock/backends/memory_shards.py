@@ -18,9 +18,10 @@ import asyncio
 from collections.abc import Container, Iterator, Mapping, Sequence
 
 from penstock.backends.letter_format import letter_parts, without_position
+from penstock.backends.memory_log import ZERO, Key, StoredLog, key_behind
 from penstock.backends.memory_members import LeasedMember, Tenant
 from penstock.backends.memory_shard_group import ShardGroup, Slot
-from penstock.backends.memory_store import ZERO, Key, Place, Store, StoredLog, key_behind
+from penstock.backends.memory_store import Place, Store
 from penstock.errors import ConfigError, LeaseLost
 from penstock.event import OLDEST, Position, Shard, Start
 from penstock.ports import Along, MemberOptions, Ownership, Page, Rebalanced

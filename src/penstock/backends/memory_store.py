@@ -15,40 +15,29 @@ Source      Redis' stream ids, XADD: milliseconds-sequence, never below the last
 from __future__ import annotations
 
 import itertools
-import math
 import threading
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from penstock.backends.memory_bell import Bell
-from penstock.backends.memory_terms import Extras
+from penstock.backends.memory_log import LAST_SEQUENCE, StoredLog
 from penstock.clock import Clock
 from penstock.errors import BackendRejected, ConfigError, NotFound, StreamFull
-from penstock.event import Position, PositionRun, Shard, Start
+from penstock.event import Shard
 from penstock.observers import Observers
 from penstock.ports import (
     AppendOptions,
     Fields,
     Marks,
-    RawEntry,
     Retention,
     Stored,
     Tended,
     Terms,
     TrimTo,
 )
-from penstock.rules.gaps import LogState
 
 if TYPE_CHECKING:
-    from penstock.backends.memory_pending import EventGroup
     from penstock.backends.memory_shard_group import ShardGroup
-
-Key = tuple[int, ...]
-"""A position as a plain tuple of two numbers: compared often, so kept light."""
-
-ZERO: Final[Key] = (0, 0)
-LAST_SEQUENCE: Final = (1 << 64) - 1
 
 
 class Store:
@@ -89,13 +78,15 @@ class Store:
             if stream.marks is None and not stream.added and not options.foreign:
                 stream.marks = marks
             if options.retention and stream.retention is None:
-                stream.keep(Retention.read(options.retention), now)
+                stream.retention = Retention.read(options.retention)
             stream.make_room(log, len(rows))
+            before = log.added
             if terms:
                 stored = log.extras.append(log, rows, terms, options.window, now)
             else:
                 stored = log.append(rows, int(now * 1000))
-            stream.keep_within(log, now)
+            if log.added > before:
+                stream.keep_within(log, now)
             self.ring(shard)
         return stored
 
@@ -123,10 +114,12 @@ class Store:
         )
 
     def expire(self, stream: str, now: float) -> None:
-        """Let a stream go whose time is over."""
+        """Let a stream go whose time is over; what waits for its time is not in it yet."""
         stored = self.streams.get(stream)
         if stored is not None and stored.ends is not None and now >= stored.ends:
             del self.streams[stream]
+            if stored.delayed:
+                self.streams[stream] = stored.begun_anew()
             self.ring_all(stream)
 
     def admit(self, shard: Shard, marks: Marks, options: AppendOptions) -> None:
@@ -196,11 +189,25 @@ class StoredStream:
         """How many events were ever appended."""
         return sum(log.added for log in self.logs.values())
 
+    @property
+    def delayed(self) -> int:
+        """How many events wait for their time."""
+        return sum(log.extras.delayed for log in self.logs.values())
+
+    def begun_anew(self) -> StoredStream:
+        """The same stream with nothing in it but what waits for its time."""
+        anew = StoredStream()
+        anew.marks, anew.retention = self.marks, self.retention
+        for index, log in self.logs.items():
+            anew.logs[index] = StoredLog(log.stream)
+            anew.logs[index].extras = log.extras.waiting()
+        return anew
+
     def keep(self, retention: Retention | None, now: float) -> None:
         """Keep so much from *now* on."""
         self.retention = retention
         ttl = None if retention is None else retention.ttl
-        self.ends = None if ttl is None else now + ttl
+        self.ends = None if ttl is None or not self.added else now + ttl
 
     def room(self, log: StoredLog) -> int:
         """How many events may still come before the cap refuses them."""
@@ -222,96 +229,14 @@ class StoredStream:
             )
 
     def keep_within(self, log: StoredLog, now: float) -> None:
-        """After an append: drop what is over the cap; count a sliding end anew."""
+        """After an append: drop what is over the cap; set the end, or count a sliding one anew."""
         keep = self.retention
         if keep is None:
             return
         if keep.cap is not None and keep.at_cap == "drop-oldest":
             self.dropped += log.trim(TrimTo(keep.cap, acked_only=False), iter(()))
-        if keep.ttl is not None and keep.sliding:
+        if keep.ttl is not None and (keep.sliding or self.ends is None):
             self.ends = now + keep.ttl
-
-
-class StoredLog:
-    """One shard: its entries in order of their keys, and the groups that share its events.
-
-    `dead` are the letters of each group, `replays` what it was handed back of them.
-    """
-
-    def __init__(self, stream: str = "") -> None:
-        self.stream = stream
-        self.keys: list[Key] = []
-        self.entries: list[RawEntry] = []
-        self.last: Key = ZERO
-        self.added = 0
-        self.removed: Key = ZERO
-        self.event_groups: dict[str, EventGroup] = {}
-        self.dead: dict[str, StoredLog] = {}
-        self.replays: dict[str, StoredLog] = {}
-        self.extras = Extras()
-
-    def append(self, rows: Sequence[list[bytes]], now: int) -> PositionRun:
-        """Add *rows* behind the last entry; *now* in milliseconds since 1970."""
-        ms, first = (now, 0) if now > self.last[0] else (self.last[0], self.last[1] + 1)
-        self.keys.extend((ms, first + n) for n in range(len(rows)))
-        self.entries.extend((b"%d-%d" % (ms, first + n), row) for n, row in enumerate(rows))
-        self.last = self.keys[-1] if rows else self.last
-        self.added += len(rows)
-        return PositionRun(Position((ms, first)), len(rows))
-
-    def state(self) -> LogState:
-        """What `rules.gaps` needs to see whether something was trimmed away."""
-        oldest = Position(self.keys[0]) if self.keys else None
-        newest, removed = Position(self.last), Position(self.removed)
-        return LogState(self.added, len(self.keys), oldest, newest, removed)
-
-    def behind(self, key: Key, limit: int) -> slice:
-        """Where the next *limit* entries behind *key* lie."""
-        first = bisect_right(self.keys, key)
-        return slice(first, first + max(limit, 0))
-
-    def get(self, key: Key) -> RawEntry | None:
-        """The entry at *key*, or None if it is gone."""
-        at = bisect_left(self.keys, key)
-        return self.entries[at] if at < len(self.keys) and self.keys[at] == key else None
-
-    def range(
-        self, first: Key | None, last: Key | None, limit: int, reverse: bool
-    ) -> list[RawEntry]:
-        """Entries from *first* to *last*, both included."""
-        low = 0 if first is None else bisect_left(self.keys, padded(first, 0))
-        high = (
-            len(self.keys) if last is None else bisect_right(self.keys, padded(last, LAST_SEQUENCE))
-        )
-        if reverse:
-            return self.entries[max(low, high - max(limit, 0)) : high][::-1]
-        return self.entries[low : min(high, low + max(limit, 0))]
-
-    def trim(self, limit: TrimTo, needed: Iterator[Key]) -> int:
-        """Remove the oldest; *needed* are the first keys that the groups still need."""
-        if limit.max_events is not None:
-            cut = max(0, len(self.keys) - limit.max_events)
-        else:
-            cut = bisect_left(self.keys, padded(limit.before or ZERO, 0))
-        if limit.acked_only:
-            cut = min(cut, min((bisect_left(self.keys, key) for key in needed), default=cut))
-        for group in self.event_groups.values():
-            group.forget(self.keys[:cut], counted=True)
-        del self.keys[:cut], self.entries[:cut]
-        return cut
-
-    def remove(self, keys: Iterable[Key]) -> int:
-        """Remove single entries; how many there were."""
-        removed: list[Key] = []
-        for key in keys:
-            at = bisect_left(self.keys, key)
-            if at < len(self.keys) and self.keys[at] == key:
-                del self.keys[at], self.entries[at]
-                self.removed = max(self.removed, key)
-                removed.append(key)
-        for group in self.event_groups.values():
-            group.forget(sorted(removed), counted=False)
-        return len(removed)
 
 
 class Place(NamedTuple):
@@ -336,32 +261,6 @@ def forget(name: str) -> None:
     """Let go of everything under *name*: for tests. Who holds it open keeps the old state."""
     with _stores_lock:
         _stores.pop(name, None)
-
-
-def key_behind(start: Start, log: StoredLog | None) -> Key:
-    """Behind which key reading begins, as a key that stays right when more is appended."""
-    if start.kind == "newest":
-        return ZERO if log is None else log.last
-    if start.kind == "after" and start.position is not None:
-        return padded(start.position, 0)
-    if start.kind == "at" and start.time is not None:
-        # Rounded down to the millisecond: ids know no less, and including beats losing.
-        ms = math.floor(start.time * 1000)
-        return (ms - 1, LAST_SEQUENCE) if ms > 0 else ZERO
-    return ZERO
-
-
-def key_before(key: Key) -> Key:
-    """The last key that may stand before *key*."""
-    ms, sequence = padded(key, 0)
-    if sequence:
-        return (ms, sequence - 1)
-    return (ms - 1, LAST_SEQUENCE) if ms else ZERO
-
-
-def padded(key: Key, sequence: int) -> Key:
-    """*key* with both numbers; a lone one gets *sequence*, as Redis completes ids."""
-    return tuple(key) if len(key) > 1 else (*key, sequence)
 
 
 def as_stored(fields: Fields, stream: str) -> list[bytes]:

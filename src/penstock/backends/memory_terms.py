@@ -20,7 +20,7 @@ from penstock.event import Position
 from penstock.rules.terms import NOTHING, Stored, Terms, not_newest, other_content
 
 if TYPE_CHECKING:
-    from penstock.backends.memory_store import StoredLog
+    from penstock.backends.memory_log import StoredLog
 
 
 class Extras:
@@ -36,6 +36,13 @@ class Extras:
     def delayed(self) -> int:
         """How many events wait for their time."""
         return len(self._waiting)
+
+    def waiting(self) -> Extras:
+        """What waits, alone, for a log that takes this one's place."""
+        extras = Extras()
+        extras._waiting = self._waiting
+        extras._numbers = self._numbers
+        return extras
 
     def due_in(self, now: float) -> float | None:
         """Seconds until the next event is due; None if none waits."""

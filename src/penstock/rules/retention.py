@@ -28,7 +28,7 @@ class Retention(
         max_events: the oldest beyond so many are removed.
         max_age: events older than so many seconds are removed, by the time of their appending.
         max_bytes: the oldest are removed while the shard takes more memory, as the server
-            estimates it.
+            estimates it (in memory: the bytes of names and contents).
         ttl: seconds after which the whole stream goes, with its groups.
         sliding: count `ttl` from the last append, not from the first.
         guarded: remove nothing that a group has not acked (what is a dead letter, it has).
@@ -92,13 +92,6 @@ class Retention(
             raise ConfigError(
                 f"the stored retention must be one that this Penstock knows: {error}; update it"
             ) from error
-
-
-def kept_by_bytes(retention: Retention, length: int, size: int | None) -> int | None:
-    """How many events `max_bytes` leaves of *length* that take *size* bytes; None: all."""
-    if retention.max_bytes is None or not size or size <= retention.max_bytes:
-        return None
-    return int(length * retention.max_bytes / size)
 
 
 def over(retention: Retention, length: int, oldest: Sequence[Position | None], now: float) -> bool:

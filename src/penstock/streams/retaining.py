@@ -9,12 +9,12 @@ Invariants  1. a guarded limit never removes what a group has not acked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from penstock.event import Position, Shard
 from penstock.ports import GroupInfo, Retention, StreamInfo, Tended, TrimTo
-from penstock.rules.retention import kept_by_bytes, over
+from penstock.rules.retention import over
 from penstock.signals import Kind, Signal
 
 if TYPE_CHECKING:
@@ -42,28 +42,11 @@ class Janitor:
         if retention is None or not retention.trims:
             return
         shards = [Shard(name, index, tended.shards) for index in range(tended.shards)]
-        for limit in await self._limits(name, retention, tended):
+        for limit in _limits(retention, tended.time):
             for shard in shards:
                 await self._client.backend.trim(shard, limit)
         if retention.guarded:
             await self._name_absent(name, retention, tended, shards)
-
-    async def _limits(self, name: str, retention: Retention, tended: Tended) -> list[TrimTo]:
-        guarded = retention.guarded
-        limits: list[TrimTo] = []
-        if retention.max_age is not None:
-            oldest = Position((max(0, int((tended.time - retention.max_age) * 1000)), 0))
-            limits.append(TrimTo(before=oldest, acked_only=guarded))
-        most = retention.max_events
-        if retention.max_bytes is not None:
-            info: StreamInfo | None = await self._client.backend.describe(name)
-            if info is not None:
-                size = None if info.bytes is None else info.bytes // tended.shards
-                left = kept_by_bytes(retention, info.length // tended.shards, size)
-                most = left if most is None else min(most, most if left is None else left)
-        if most is not None:
-            limits.append(TrimTo(max_events=most, acked_only=guarded))
-        return limits
 
     async def _name_absent(
         self, name: str, retention: Retention, tended: Tended, shards: Sequence[Shard]
@@ -103,3 +86,15 @@ class Janitor:
         self, kind: Kind, text: str, name: str, *, group: str = "", count: int | None
     ) -> None:
         self._client.observers(Signal(kind, text, stream=name, group=group, count=count))
+
+
+def _limits(retention: Retention, now: float) -> Iterator[TrimTo]:
+    """What to trim to, at *now*, the server's time."""
+    guarded = retention.guarded
+    if retention.max_age is not None:
+        oldest = Position((max(0, int((now - retention.max_age) * 1000)), 0))
+        yield TrimTo(before=oldest, acked_only=guarded)
+    if retention.max_events is not None:
+        yield TrimTo(max_events=retention.max_events, acked_only=guarded)
+    if retention.max_bytes is not None:
+        yield TrimTo(max_bytes=retention.max_bytes, acked_only=guarded)

@@ -236,7 +236,8 @@ class Stream(Administration[T]):
             open_appender,
             max_pending=max_pending,
             max_pending_bytes=max_pending_bytes,
-            dedupe=idempotent and self._window > 0,
+            idempotent=idempotent,
+            dedupe=self._window > 0,
         )
 
     def reader(

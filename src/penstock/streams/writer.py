@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, TypeVar, overload
 
 from penstock.errors import (
     ClosedError,
@@ -25,7 +25,7 @@ from penstock.errors import (
     OutcomeUnknown,
     PenstockError,
 )
-from penstock.event import PositionRun
+from penstock.event import PositionRun, seconds_of
 from penstock.ports import Appender, Stored, Terms
 from penstock.rules.partition import shard_of
 from penstock.rules.terms import digest
@@ -70,6 +70,7 @@ class Writer(Generic[T]):
         *,
         max_pending: int,
         max_pending_bytes: int,
+        idempotent: bool = True,
         dedupe: bool = True,
     ) -> None:
         if max_pending < 1 or max_pending_bytes < 1:
@@ -81,7 +82,8 @@ class Writer(Generic[T]):
         self._open_appender = open_appender
         self._max_pending = max_pending
         self._max_bytes = max_pending_bytes
-        self._dedupe = dedupe
+        self._idempotent = idempotent
+        self._dedupe = dedupe and idempotent
         self._lanes: list[Lane] = []
         self._format: Format | None = None
         self._turn = 0
@@ -112,9 +114,14 @@ class Writer(Generic[T]):
             ConfigError: the stream has another layout, codec or number of shards.
             BackendError: refused, or not reachable.
         """
-        self._format = await self._stream.format()
-        for index in range(self._stream.shards):
-            self._lanes.append(Lane(await self._open_appender(index), self._on_done))
+        form = await self._stream.format()
+        try:
+            for index in range(self._stream.shards):
+                self._lanes.append(Lane(await self._open_appender(index), self._on_done))
+        except BaseException:
+            await self._close_lanes()  # those of earlier shards
+            raise
+        self._format = form
         self._stream.client.opened(self)
         return self
 
@@ -143,6 +150,7 @@ class Writer(Generic[T]):
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
         timestamp: float | datetime | None = None,
+        deliver_at: float | datetime | None = None,
         receipt: Literal[False] = False,
     ) -> None: ...
     @overload
@@ -156,6 +164,7 @@ class Writer(Generic[T]):
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
         timestamp: float | datetime | None = None,
+        deliver_at: float | datetime | None = None,
         receipt: Literal[True],
     ) -> Receipt: ...
     async def send(
@@ -168,6 +177,7 @@ class Writer(Generic[T]):
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
         timestamp: float | datetime | None = None,
+        deliver_at: float | datetime | None = None,
         receipt: bool = False,
     ) -> Receipt | None:
         """Send one event; waits only while there is no room.
@@ -182,7 +192,9 @@ class Writer(Generic[T]):
             headers: free metadata, text by name.
             id: the event's own id: it is stored once within the stream's `dedupe_window`.
             timestamp: when it happened, if not now: seconds since 1970, or a datetime with a zone.
-            receipt: return a `Receipt`, whose awaiting gives the position.
+            deliver_at: the time before which it is not in the stream; see `Stream.append`.
+            receipt: return a `Receipt`, whose awaiting gives the position; None if it waits for
+                its time.
 
         Raises:
             EncodeError, PayloadTooLarge: this event cannot be stored; nothing of it was sent.
@@ -198,6 +210,7 @@ class Writer(Generic[T]):
         meta = make_meta(name, topic, key, headers, id, timestamp)
         if self._format is None:
             raise ClosedError("a writer must be opened: write 'async with stream.writer()'")
+        due = None if deliver_at is None else self._due(deliver_at)
         fields, size = self._format.pack(value, meta)
         if self._pending >= self._max_pending or self._bytes + size > self._max_bytes:
             await self._wait_for_room(size)
@@ -205,11 +218,10 @@ class Writer(Generic[T]):
         self._bytes += size
         self._sent += 1
         ticket = Receipt() if receipt else None
-        if id is None or not self._dedupe:
+        if id is None and due is None:
             self._lane(key).add(fields, size, ticket)
         else:
-            terms = Terms(id, digest(fields))
-            self._lane(id if key is None else key).add(fields, size, ticket, None, terms)
+            self._add_with_terms(fields, size, ticket, id if self._dedupe else None, key, due)
         return ticket
 
     async def write(self, batch: Sequence[T]) -> None:
@@ -248,8 +260,7 @@ class Writer(Generic[T]):
     async def aclose(self) -> None:
         """Close at once; what has no outcome stays without. Leaving the block flushes first."""
         self._closed = True
-        for lane in self._lanes:
-            await lane.appender.aclose()
+        await self._close_lanes()
 
     def statistics(self) -> WriterStatistics:
         """What was sent, and what became of it."""
@@ -267,6 +278,39 @@ class Writer(Generic[T]):
             return self._lanes[shard_of(key, len(self._lanes))]
         self._turn = (self._turn + 1) % len(self._lanes)
         return self._lanes[self._turn]
+
+    def _due(self, time: float | datetime) -> float:
+        """Seconds since 1970; ConfigError where an event could not wait for them."""
+        if not self._idempotent:
+            raise ConfigError("deliver_at needs a session, got idempotent=False")
+        self._stream.client.tender.always(self._stream.name)
+        return seconds_of(time)
+
+    def _add_with_terms(  # noqa: PLR0917 - one caller's state
+        self,
+        fields: list[Any],
+        size: int,
+        ticket: Receipt | None,
+        id: str | None,
+        key: str | None,
+        due: float | None,
+    ) -> None:
+        """An event that is stored once by its id, or waits for its time, or both."""
+        terms = None
+        if id is not None or due is not None:
+            terms = Terms(id or "", b"" if id is None else digest(fields), None, due)
+        self._lane(id if key is None else key).add(fields, size, ticket, None, terms)
+
+    async def _close_lanes(self) -> None:
+        """Cancelled: each of them ends all the same."""
+        lanes = self._lanes
+        if self._format is None:  # it was never open, and may be opened again
+            self._lanes = []
+        closing = [asyncio.create_task(lane.appender.aclose()) for lane in lanes]
+        if closing:
+            await asyncio.wait(closing)
+        for closed in closing:
+            closed.result()
 
     async def _wait_for_room(self, size: int) -> None:
         """Until there is room for *size* bytes more; one event may always be under way."""

@@ -18,6 +18,7 @@ from penstock.testing.conformance_appends import APPEND_CHECKS
 from penstock.testing.conformance_cursors import CURSOR_CHECKS
 from penstock.testing.conformance_groups import EVENT_GROUP_CHECKS
 from penstock.testing.conformance_log import LOG_CHECKS
+from penstock.testing.conformance_retention import RETENTION_CHECKS
 from penstock.testing.conformance_sharding import SHARDING_CHECKS
 from penstock.testing.conformance_shards import SHARD_GROUP_CHECKS
 from penstock.testing.conformance_tools import Backend, Check, Harness
@@ -27,6 +28,7 @@ __all__ = [
     "CURSOR_CHECKS",
     "EVENT_GROUP_CHECKS",
     "LOG_CHECKS",
+    "RETENTION_CHECKS",
     "SHARDING_CHECKS",
     "SHARD_GROUP_CHECKS",
     "Backend",
@@ -43,6 +45,7 @@ def checks(features: Features) -> list[Check]:
         *LOG_CHECKS,
         *APPEND_CHECKS,
         *CURSOR_CHECKS,
+        *RETENTION_CHECKS,
         *(SHARDING_CHECKS if features.shards else ()),
         *(EVENT_GROUP_CHECKS if features.event_groups else ()),
         *(SHARD_GROUP_CHECKS if features.shard_groups else ()),

@@ -113,6 +113,28 @@ async def check_a_shard_without_events_exists_with_its_stream(harness: Harness) 
         assert found.length == 4
 
 
+async def check_a_pattern_is_about_names(harness: Harness) -> None:
+    """A stream in shards is found by its own name, and not by its shards'."""
+    name = harness.fresh_name()
+    async with harness.open() as backend:
+        for shard in shards_of(f"{name}.in-2", 2):
+            await append(backend, shard, numbered(0, 1))
+        await append(backend, Shard(f"{name}.in-1"), numbered(0, 1))
+        for pattern, wanted in (
+            ("in-*", ["in-1", "in-2"]),
+            ("in-2", ["in-2"]),
+            ("in-[^1]", ["in-2"]),
+            ("in-[0-1]", ["in-1"]),
+            ("in-2:*", []),
+            ("in-?:0", []),
+            (r"in\-2", ["in-2"]),
+            ("in-[", []),
+            ("in-\0", []),
+        ):
+            found = await backend.streams(f"{name}.{pattern}")
+            assert list(found) == [f"{name}.{one}" for one in wanted], pattern
+
+
 async def _refused(backend: Log, shard: Shard, marks: Marks) -> bool:
     try:
         await backend.appender(shard, marks, AppendOptions())
@@ -127,5 +149,6 @@ SHARDING_CHECKS: Final[Sequence[Check]] = (
     check_a_sharded_stream_is_destroyed_whole,
     check_an_open_session_sees_that_its_stream_was_destroyed,
     check_a_shard_without_events_exists_with_its_stream,
+    check_a_pattern_is_about_names,
 )
 """What every backend promises that offers streams in shards."""

@@ -20,7 +20,17 @@ from typing import Final
 
 from penstock.backends.redis.scripts import Script
 
-_CHECKED: Final = """
+_OUTLIVE: Final = """
+local function outlive(ms)  -- the marks, by an hour; never sooner than they would go anyway
+  if redis.call('PTTL', KEYS[2]) < ms + 3600000 then
+    redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ms + 3600000))
+  end
+end
+"""
+
+_CHECKED: Final = (
+    _OUTLIVE
+    + """
 local last = tonumber(redis.call('HGET', KEYS[3], 'last') or false)
 if not last then return {'missing'} end
 local sequence = tonumber(ARGV[1])
@@ -58,10 +68,11 @@ local function keep_within()
   if keep.ttl and (keep.sliding or redis.call('PTTL', KEYS[1]) == -1) then
     local ms = keep.ttl * 1000
     redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ms))
-    redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ms + 3600000))
+    outlive(ms)
   end
 end
 """
+)
 
 APPEND: Final = Script(
     3,
@@ -134,7 +145,9 @@ local function known(id, digest)
     end
   end
 end
+local latest = 0
 local function delay(due, from, n)
+  latest = math.max(latest, tonumber(due) - now)
   local token = string.format('%016.0f', redis.call('HINCRBY', KEYS[8], '', 1))
   local parts = {}
   for i = from, from + n - 1 do parts[#parts + 1] = ARGV[i] end
@@ -172,6 +185,7 @@ while at <= total do
   at, index = from + n, index + 1
 end
 if keep and first ~= '-' then keep_within() end
+if keep and keep.ttl and latest > 0 then outlive(latest + keep.ttl * 1000) end
 if window > 0 then redis.call('PEXPIRE', KEYS[5 + side], string.format('%.0f', 3 * longest)) end
 table.insert(answer, 1, first)
 answer = table.concat(answer, ' ')
@@ -186,6 +200,9 @@ MOVE: Final = Script(
     """-- move what is due into the stream; say what is to be kept of it, to one client at a time.
 -- KEYS stream, meta, delayed, waiting, lock
 -- ARGV events at most, bytes at most, ms for which the lock is held
+"""
+    + _OUTLIVE
+    + """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local stored = redis.call('HMGET', KEYS[2], 'retention', 'dropped')
@@ -218,7 +235,7 @@ if moved > 0 and keep then
   end
   if keep.ttl and (keep.sliding or redis.call('PTTL', KEYS[1]) == -1) then
     redis.call('PEXPIRE', KEYS[1], string.format('%.0f', keep.ttl * 1000))
-    redis.call('PEXPIRE', KEYS[2], string.format('%.0f', keep.ttl * 1000 + 3600000))
+    outlive(keep.ttl * 1000)
   end
 end
 local next = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
@@ -234,9 +251,12 @@ return {moved, more, wait, retention, dropped, string.format('%.0f', now)}
 )
 
 RETAIN: Final = Script(
-    2,
-    """-- keep another amount from now on. KEYS stream, meta
+    3,
+    """-- keep another amount from now on. KEYS stream, meta, delayed
 -- ARGV retention or ''
+"""
+    + _OUTLIVE
+    + """
 if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 if ARGV[1] == '' then
   redis.call('HDEL', KEYS[2], 'retention')
@@ -248,8 +268,12 @@ redis.call('HSET', KEYS[2], 'retention', ARGV[1])
 local keep = cjson.decode(ARGV[1])
 if keep.ttl then
   redis.call('PEXPIRE', KEYS[1], string.format('%.0f', keep.ttl * 1000))
-  if redis.call('EXISTS', KEYS[1]) == 1 then
-    redis.call('PEXPIRE', KEYS[2], string.format('%.0f', keep.ttl * 1000 + 3600000))
+  local last = redis.call('ZRANGE', KEYS[3], -1, -1, 'WITHSCORES')[2]
+  if last then
+    local clock = redis.call('TIME')
+    outlive(math.max(0, last - clock[1] * 1000) + keep.ttl * 1000)
+  elseif redis.call('EXISTS', KEYS[1]) == 1 then
+    outlive(keep.ttl * 1000)
   end
 else
   redis.call('PERSIST', KEYS[1])

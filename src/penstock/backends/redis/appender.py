@@ -137,16 +137,18 @@ class RedisAppender:
         self._closed = True
         if self._watch is not None:
             self._watch.cancel()
-        if self._mender is not None:
-            self._mender.cancel()
-            await asyncio.gather(self._mender, return_exceptions=True)
-        self._end(ClosedError("the appender was closed"))
-        wire = self._link.now
-        if wire is not None and self._given_up:
-            keys = [self._keys.session(session) for session in self._given_up]
-            wire.send("DEL", *keys).add_done_callback(heed)
-        if self._own is not None:
-            self._own.close()
+        try:
+            if self._mender is not None:
+                self._mender.cancel()
+                await asyncio.gather(self._mender, return_exceptions=True)
+        finally:
+            self._end(ClosedError("the appender was closed"))
+            wire = self._link.now
+            if wire is not None and self._given_up:
+                keys = [self._keys.session(session) for session in self._given_up]
+                wire.send("DEL", *keys).add_done_callback(heed)
+            if self._own is not None:
+                self._own.close()
 
     def _pump(self) -> None:
         """Send what may be sent; where something is wrong, leave it to the mender."""

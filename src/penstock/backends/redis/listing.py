@@ -2,7 +2,8 @@
 
 Does        scan for keys that are streams, in pages; tell a sharded stream by its own name, once.
 Does not    describe them, or name the keys that are kept beside streams.
-Invariants  1. one page costs the server well under a millisecond; other work goes on between.
+Invariants  1. the pattern is about names: a shard's own key is not one.
+            2. one page costs the server well under a millisecond; other work goes on between.
 Source      Redis SCAN … TYPE.
 """
 
@@ -13,6 +14,7 @@ from typing import Final
 
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Link
+from penstock.rules.globs import glob, literal_prefix
 
 _PAGE: Final = 1000  # keys that one SCAN looks at
 _BESIDE: Final = b"penstock:{"
@@ -20,20 +22,22 @@ _SHARD: Final = re.compile(r"(.+):\d+", re.DOTALL)
 
 
 async def stream_names(link: Link, pattern: str, limit: int | None) -> list[str]:
-    """The names of streams that match *pattern* (a glob of the server's), sorted.
+    """The names of streams that match the glob *pattern*, sorted.
 
     *limit*: at most so many; which ones, where there are more, is the server's choice.
     """
+    wanted = glob(pattern)
+    begin = (literal_prefix(pattern) + "*").encode("utf-8", "surrogateescape")
     names: set[str] = set()
     cursor = b"0"
     while True:
         cursor, keys = await link.call(
-            "SCAN", cursor, "COUNT", _PAGE, "TYPE", "stream", "MATCH", pattern, verb="list"
+            "SCAN", cursor, "COUNT", _PAGE, "TYPE", "stream", "MATCH", begin, verb="list"
         )
         found = [
             key.decode("utf-8", "surrogateescape") for key in keys if not key.startswith(_BESIDE)
         ]
-        names.update(await _without_shards(link, found))
+        names.update(name for name in await _without_shards(link, found) if wanted.fullmatch(name))
         if cursor == b"0" or (limit is not None and len(names) >= limit):
             return sorted(names)[:limit]
 

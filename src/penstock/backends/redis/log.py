@@ -22,10 +22,11 @@ from penstock.backends.redis.link import Address
 from penstock.backends.redis.listing import stream_names
 from penstock.backends.redis.plain import PlainAppender
 from penstock.backends.redis.replies import text
-from penstock.backends.redis.scripts import PAGE, TRIM, TRIMMED
+from penstock.backends.redis.scripts import PAGE
 from penstock.backends.redis.sentinel import MasterWatch
 from penstock.backends.redis.shard_groups import RedisShardGroups
 from penstock.backends.redis.tending import retain, tend
+from penstock.backends.redis.trimming import trim
 from penstock.clock import Clock, SystemClock
 from penstock.errors import BackendRejected, ConfigError
 from penstock.event import Position, Shard, Start
@@ -154,18 +155,8 @@ class RedisBackend(RedisShardGroups):
         return await self.link.call(*ends, "COUNT", limit, verb="read", key=key)
 
     async def trim(self, shard: Shard, limit: TrimTo) -> int:
-        """See `ports.Log.trim`. In pages, so that the server is never busy for long."""
-        most = -1 if limit.max_events is None else limit.max_events
-        before = "" if limit.before is None else str(limit.before)
-        flags = (int(limit.acked_only), TRIMMED, int(limit.approximate))
-        positions = Keys.of(shard).positions
-        removed, more = 0, 1
-        while more:
-            count, more = await self.link.run(
-                TRIM, [stream_key(shard), positions], most, before, *flags, verb="trim"
-            )
-            removed += count
-        return removed
+        """See `ports.Log.trim`."""
+        return await trim(self.link, shard, limit)
 
     async def remove(self, shard: Shard, positions: Sequence[Position]) -> int:
         """See `ports.Log.remove`."""

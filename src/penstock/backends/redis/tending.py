@@ -38,7 +38,7 @@ async def tend(link: Link, stream: str) -> Tended:
         shards=shards,
         moved=sum(one.moved for one in found),
         wait=min(waits, default=None),
-        retention=kept[0].retention if len(kept) == len(found) else None,
+        retention=kept[0].retention if kept else None,  # a shard without events has no marks
         time=max(one.time for one in found),
         dropped=sum(one.dropped for one in found),
     )
@@ -52,7 +52,9 @@ async def retain(link: Link, stream: str, retention: Retention | None) -> bool:
     if shards > 1:
         keys.insert(0, Keys(stream))
     done = [
-        await link.run(RETAIN, [one.stream, one.meta], stored, verb="keep", key=one.stream)
+        await link.run(
+            RETAIN, [one.stream, one.meta, one.delayed], stored, verb="keep", key=one.stream
+        )
         for one in keys
     ]
     return bool(done[0])

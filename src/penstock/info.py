@@ -64,6 +64,8 @@ class MemberInfo(NamedTuple):
 class GroupInfo(NamedTuple):
     """A group of a shard: `lag` (events not yet handed out) is None where it cannot be known.
 
+    Where shards are shared, what is handed out is not kept: lag is what was not yet committed.
+
     `pending` are held by members; `parked` (handed back, not yet due or not yet taken) come on top.
     `pending_age`: seconds since the oldest of both was handed out or back; None: there is none.
     `lag_seconds`: since when the first event that was not yet handed out has been there; 0: none.

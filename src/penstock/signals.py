@@ -128,7 +128,22 @@ Observer = Callable[[Signal], None]
 
 
 class GroupStatistics(NamedTuple):
-    """A member at one moment; events since it joined."""
+    """A member at one moment; events since it joined.
+
+    Attributes:
+        fetched: given by the backend.
+        yielded: handed to the program: deliveries.
+        acked: done.
+        nacked: failed, or handed back by the program.
+        expired: held longer than `hold`.
+        filtered: acked unseen, as `where` does not want them.
+        missed: acks that found nothing to ack.
+        buffered: fetched, and not yet yielded.
+        in_flight: held now: what is buffered, and what the program has.
+        in_flight_bytes: the size of those.
+        dead_lettered: given up.
+        undecodable: what the codec did not read.
+    """
 
     fetched: int
     yielded: int

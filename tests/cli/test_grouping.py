@@ -103,3 +103,37 @@ def test_watching_looks_again(shell: Shell) -> None:
         shell("append", "orders", stdin=b'{"n":10}\n')
         out = process.stdout
         wait_until(lambda: out.readline().startswith(b"g\t11\t"))
+
+
+async def test_groups_that_share_shards_say_how_far_each_shard_is(
+    shell: Shell, embedded_url: str
+) -> None:
+    """In events and seconds, also where what was committed is within what was read."""
+    async with penstock.connect(embedded_url) as client:
+        stream = client.stream("keyed", shards=2)
+        for number in range(20):
+            await stream.append({"n": number}, key=f"k{number % 7}")
+        newest = (await stream.info()).newest
+        async with stream.group("totals", share="shards", until=penstock.idle(0.3)) as group:
+            async for event in group:  # one behind the other: the last ones stay undone
+                if event.position != newest[event.shard]:
+                    group.ack(event)
+            await group.flush()
+            statistics = group.statistics()
+            assert await group.lag() == 2
+    assert (statistics.yielded, statistics.acked) == (20, 18)
+    for command in ("groups", "lag"):
+        found = {one["shard"]: one for one in objects(shell, command, "keyed")}
+        assert [found[shard]["lag"] for shard in (0, 1)] == [1, 1], command
+    assert all(one["lag_s"] > 0 for one in found.values())
+    assert b"group\tshard\tlag\t" in shell("groups", "keyed").out
+
+
+@pytest.mark.usefixtures("orders")
+def test_a_group_that_is_not_there_is_told_by_every_command(shell: Shell) -> None:
+    """Also where it might have left letters."""
+    for command in (["lag"], ["pending"], ["dead", "ls"]):
+        done = shell(*command, "orders", "nobody")
+        assert (done.code, "no group 'nobody'" in done.err) == (1, True), (command, done)
+    shell("groups", "orders", "--create", "g")
+    assert "nothing of 'orders'" in shell("pending", "orders", "g").err

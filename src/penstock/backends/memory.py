@@ -222,7 +222,11 @@ class MemoryBackend(MemoryPlacing):
             sharing = stream.shard_groups if stream and log else {}
             return [
                 *(group.info(name, shard, now, time) for name, group in found.items()),
-                *(group.info(name, shard, log, now) for name, group in sharing.items() if log),
+                *(
+                    group.info(name, shard, log, now, time)
+                    for name, group in sharing.items()
+                    if log
+                ),
             ]
 
     async def pending(self, shard: Shard, group: str, limit: int) -> Sequence[PendingInfo]:

@@ -86,15 +86,18 @@ class ShardGroup:
         self.slots[index].epoch = epoch
         self.version += 1
 
-    def info(self, name: str, shard: Shard, log: StoredLog, now: float) -> GroupInfo:
+    def info(self, name: str, shard: Shard, log: StoredLog, now: float, time: float) -> GroupInfo:
         """The group as it stands in one shard: it keeps no list of what is pending."""
         slot = self.slots[shard.index]
         done = slot.committed or slot.start
         dead = log.dead.get(name)
+        following: int = log.behind(done, 0).start
+        lag = len(log.keys) - following
+        since: float = log.keys[following][0] / 1000 if lag else time
         return GroupInfo(
             name=name,
             shard=shard,
-            lag=len(log.keys) - log.behind(done, 0).start,
+            lag=lag,
             pending=0,
             parked=0,
             last=None if done == ZERO else Position(done),
@@ -103,7 +106,9 @@ class ShardGroup:
                 for one in self.members.values()
                 if len(self.slots) == 1 or one is slot.owner
             ),
+            lag_seconds=max(0.0, time - since),
             dead=len(dead.keys) if dead else 0,
+            deliveries=log.added - lag,
         )
 
     def needed(self, index: int) -> Key:

@@ -20,6 +20,7 @@ import msgspec
 from penstock import ConfigError, DeadLetter, DeadLetters, DecodeError, NotFound
 from penstock.cli import render
 from penstock.cli.formats import renderer
+from penstock.cli.grouping import require_group
 from penstock.cli.inspecting import existing
 from penstock.cli.options import connect, json_option, tell, url_option
 from penstock.cli.render import Table
@@ -55,7 +56,14 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 @dead.command("ls")
 @_letters_of
 @_error
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N")
+@click.option(
+    *("--limit", "limit"),
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="At most so many.",
+)
 @json_option
 def list_letters(
     stream: str, group: str, url: str | None, *, error: str | None, limit: int, as_json: bool
@@ -89,7 +97,10 @@ def replay(
     error: str | None,
     yes: bool,
 ) -> int:
-    """Give letters back to GROUP, as if they had never failed; no other group sees them."""
+    """Give letters back to GROUP, as if new.
+
+    They come again as if they had never failed; no other group sees them.
+    """
     return run(_change("replay", Place(url, stream, group, error), ids, every=every, yes=yes))
 
 
@@ -117,7 +128,10 @@ def drop(
 async def _opened(place: Place) -> AsyncGenerator[DeadLetters[Any]]:
     async with connect(place.url) as client:
         stream = await existing(client, place.stream)
-        yield stream.dead_letters(place.group)
+        letters = stream.dead_letters(place.group)
+        if not await letters.count():  # they may outlive their group
+            await require_group(stream, place.group)
+        yield letters
 
 
 async def _list(place: Place, limit: int, as_json: bool) -> int:

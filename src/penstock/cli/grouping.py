@@ -92,7 +92,14 @@ def lag(
 @click.command()
 @click.argument("stream")
 @click.argument("group")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N")
+@click.option(
+    *("--limit", "limit"),
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="At most so many, of each shard.",
+)
 @_watch
 @url_option
 @json_option
@@ -137,7 +144,7 @@ async def _lag(
         if name is not None:
             stream = await existing(client, name)
             if group is not None:
-                await _require_group(stream, group)
+                await require_group(stream, group)
         await _once_or_again(look, every, as_json)
     return 0
 
@@ -147,7 +154,7 @@ async def _pending(  # noqa: PLR0917
 ) -> int:
     async with connect(url) as client:
         stream = await existing(client, name)
-        await _require_group(stream, group)
+        await require_group(stream, group)
 
         async def look() -> Shown:
             found = [
@@ -155,8 +162,10 @@ async def _pending(  # noqa: PLR0917
                 for index in range(stream.shards)
                 for one in await client.backend.pending(stream.shard(index), group, limit)
             ]
-            more = f"these are the oldest {limit}; there may be more: --limit"
-            return Shown([render.pending_table(found)], None, more if len(found) >= limit else "")
+            remark = "" if found else f"nothing of {name!r} is in the hands of group {group!r}"
+            if len(found) >= limit:
+                remark = f"these are the oldest {limit}; there may be more: --limit"
+            return Shown([render.pending_table(found)], None, remark)
 
         await _once_or_again(look, every, as_json)
     return 0
@@ -189,7 +198,7 @@ async def _reset(  # noqa: PLR0917
 ) -> int:
     async with connect(url) as client:
         stream = await existing(client, name)
-        infos = await _require_group(stream, group)
+        infos = await require_group(stream, group)
         _tell_where(infos)
         if living := [one.name for info in infos for one in info.members if one.beating]:
             raise ConfigError(
@@ -209,7 +218,7 @@ async def _reset(  # noqa: PLR0917
 async def _delete(url: str | None, name: str, group: str, dry_run: bool, yes: bool) -> int:
     async with connect(url) as client:
         stream = await existing(client, name)
-        infos = await _require_group(stream, group)
+        infos = await require_group(stream, group)
         _tell_where(infos)
         if any(one.beating for info in infos for one in info.members):
             warn(f"group {group!r} has members that live: they will make it anew")
@@ -221,6 +230,20 @@ async def _delete(url: str | None, name: str, group: str, dry_run: bool, yes: bo
         await stream.drop_group(group)
         tell(f"removed group {group!r} of {name!r}")
     return 0
+
+
+async def require_group(stream: Stream[Any], group: str) -> list[GroupInfo]:
+    """The group in each shard; NotFound, with the names that there are, where it is in none."""
+    found = await stream.groups()
+    known = sorted({one.name for one in found})
+    if group not in known:
+        there = f"its groups are {', '.join(map(repr, known))}" if known else "it has none"
+        raise NotFound(
+            f"there is no group {group!r} of stream {stream.name!r}; {there}",
+            verb="look at",
+            key=stream.name,
+        )
+    return [one for one in found if one.name == group]
 
 
 def _tell_where(infos: Sequence[GroupInfo]) -> None:
@@ -244,16 +267,3 @@ async def _groups_of(client: Client, name: str, group: str | None) -> list[Group
     except NotFound:  # removed meanwhile
         return []
     return [one for one in found if group in (None, one.name)]
-
-
-async def _require_group(stream: Stream[Any], group: str) -> list[GroupInfo]:
-    found = await stream.groups()
-    known = sorted({one.name for one in found})
-    if group not in known:
-        there = f"its groups are {', '.join(map(repr, known))}" if known else "it has none"
-        raise NotFound(
-            f"there is no group {group!r} of stream {stream.name!r}; {there}",
-            verb="look at",
-            key=stream.name,
-        )
-    return [one for one in found if one.name == group]

@@ -64,14 +64,19 @@ def streams_table(infos: Sequence[StreamInfo]) -> Table:
     return Table(headings, rows)
 
 
-def groups_table(groups: Sequence[GroupInfo]) -> Table:
-    """Groups, one shard of one group a row."""
-    headings = ("group", "lag", "pending", "parked", "dead", "members", "last")
+def groups_table(groups: Sequence[GroupInfo], *, shards: bool = False) -> Table:
+    """Groups, one shard of one group a row; with the shard's number where there are several."""
+    headings = ("group", "shard", "lag", "pending", "parked", "dead", "members", "last")
     rows = [
-        (one.name, one.lag, one.pending, one.parked, one.dead, len(one.members), _or_none(one.last))
+        (
+            one.name,
+            one.shard.index,
+            *(one.lag, one.pending, one.parked, one.dead, len(one.members)),
+            _or_none(one.last),
+        )
         for one in groups
     ]
-    return Table(headings, rows)
+    return _without_shard(Table(headings, rows), groups, shards)
 
 
 def lag_table(groups: Sequence[GroupInfo]) -> Table:
@@ -95,13 +100,18 @@ def lag_table(groups: Sequence[GroupInfo]) -> Table:
 
 
 def members_table(groups: Sequence[GroupInfo]) -> Table:
-    """Members of all groups, one a row."""
+    """Members of all groups, one a row; one that owns several shards has a row for each."""
+    headings = ("group", "shard", "member", "pending", "idle_s", "state")
     rows = [
-        (group.name, one.name, one.pending, round(one.idle, 3), _life(one.beating))
+        (
+            group.name,
+            group.shard.index,
+            *(one.name, one.pending, round(one.idle, 3), _life(one.beating)),
+        )
         for group in groups
         for one in group.members
     ]
-    return Table(("group", "member", "pending", "idle_s", "state"), rows)
+    return _without_shard(Table(headings, rows), groups, False)
 
 
 def pending_table(pending: Sequence[PendingInfo]) -> Table:
@@ -120,10 +130,12 @@ def single_table(about: Mapping[str, Any]) -> Table:
 
 def group_objects(groups: Sequence[GroupInfo]) -> list[dict[str, Any]]:
     """Groups with their members, for JSON."""
-    objects = objects_of(groups_table(groups))
+    objects = objects_of(groups_table(groups, shards=True))
     for found, group in zip(objects, groups, strict=True):
         members = objects_of(members_table([group]))
-        found["members"] = [{k: v for k, v in one.items() if k != "group"} for one in members]
+        found["members"] = [
+            {k: v for k, v in one.items() if k not in {"group", "shard"}} for one in members
+        ]
     return objects
 
 
@@ -166,6 +178,15 @@ def as_rich(table: Table) -> Any:
     for row in table.rows:
         shown.add_row(*(Text(_pretty(value)) for value in row))
     return shown
+
+
+def _without_shard(table: Table, groups: Sequence[GroupInfo], keep: bool) -> Table:
+    """The table without its second column, where all streams have one shard."""
+    if keep or any(one.shard.of > 1 for one in groups):
+        return table
+    return Table(
+        (table.headings[0], *table.headings[2:]), [(row[0], *row[2:]) for row in table.rows]
+    )
 
 
 def _heading(name: str) -> str:

@@ -137,6 +137,7 @@ class ShardMembership(ShardWatching[T]):
             return
         guilty = [event for event in several if is_about(error, event.stream, str(event.position))]
         if guilty:  # it is known which of them it was
+            self._undecodable += len(guilty)
             text = f"{len(guilty)} events of group {self._group!r} are not what the codec reads"
             self.signal("undecodable", text, guilty[0].stream, len(guilty))
             self._give_back([event for event in several if event not in guilty], 0.0)

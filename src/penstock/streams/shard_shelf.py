@@ -65,6 +65,8 @@ class ShardShelf(Generic[T]):
         self._fetched = self._yielded = self._acked = 0
         self._nacked: int = 0
         self._expired = self._filtered = self._missed = 0
+        self._given_up: int = 0
+        self._undecodable: int = 0
 
     @property
     def name(self) -> str:
@@ -87,6 +89,8 @@ class ShardShelf(Generic[T]):
             buffered=len(self._inbox),
             in_flight=sum(work.in_flight for work in works),
             in_flight_bytes=sum(work.bytes for work in works),
+            dead_lettered=self._given_up,
+            undecodable=self._undecodable,
         )
 
     def room(self) -> tuple[int, int]:

@@ -171,6 +171,7 @@ class ShardWatching(ShardShelf[T]):
                 due, company = now + end.delay, end.company
                 work.park(event, due, failed=company is not None, company=company or 0)
         self._nacked += len(events)
+        self._given_up += given_up
         self.sort_out()
         self._say(events, given_up, error or reason[:200] or "no reason given")
         return len(events)

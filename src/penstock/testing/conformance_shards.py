@@ -315,6 +315,23 @@ async def check_trimming_keeps_what_is_not_committed(harness: Harness) -> None:
             assert await backend.trim(Shard(name), TrimTo(max_events=0)) == 4
 
 
+async def check_how_far_behind_a_shard_is_told(harness: Harness) -> None:
+    """In events and seconds, behind what was committed, also where that is within a page."""
+    name = harness.fresh_name()
+    async with harness.open() as backend:
+        await _fill(backend, name, 1, 10)
+        async with owning(backend, harness, name, 1) as owner:
+            await settled([owner], lambda: len(owner.events) == 10)
+            for done, behind in ((None, 10), (3, 6), (9, 0)):
+                if done is not None:
+                    await owner.commit(owner.events[done])
+                (info,) = await backend.groups(Shard(name))
+                assert (info.lag, info.deliveries) == (behind, 10 - behind)
+                assert info.lag_seconds is not None
+                assert 0 <= info.lag_seconds < PATIENCE
+            assert info.lag_seconds == 0
+
+
 async def _fill(backend: Log, name: str, shards: int, count: int) -> None:
     for shard in shards_of(name, shards):
         await append(backend, shard, numbered(0, count))
@@ -370,5 +387,6 @@ SHARD_GROUP_CHECKS: Final[Sequence[Check]] = (
     check_a_shard_group_begins_at_its_start,
     check_a_waiting_owner_wakes_on_an_append,
     check_trimming_keeps_what_is_not_committed,
+    check_how_far_behind_a_shard_is_told,
 )
 """What every backend with `Features.shard_groups` promises."""

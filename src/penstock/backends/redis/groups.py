@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet
 
 from penstock.backends.redis.control import preload
@@ -34,6 +34,9 @@ from penstock.observers import Observers
 from penstock.ports import GroupInfo, MemberOptions, PendingInfo
 from penstock.rules.leases import LeaseWatch
 from penstock.signals import Signal
+
+COUNTED: Final = 1000
+"""Entries that are fetched, at most, where only counting them tells how far a group is behind."""
 
 
 class RedisGroups(RedisLetters):
@@ -194,12 +197,22 @@ class RedisGroups(RedisLetters):
         for reply in replies:
             if isinstance(reply, ReplyError):
                 raise refused(reply, verb="list members of", key=shard.stream)
-        return group_info(shard, about, replies)
+        info = group_info(shard, about, replies)
+        if info.lag is None:  # the server cannot tell, in the midst of what was removed from
+            after = about["last-delivered-id"]
+            info = info._replace(lag=await entries_between(wire, keys.stream, after, b"+"))
+        return info
 
     async def _stop_beating(self) -> None:
         thread = self.heart.stop()
         if thread is not None:
             await asyncio.get_running_loop().run_in_executor(None, thread.join)
+
+
+async def entries_between(wire: Wire, key: str, after: bytes, last: bytes) -> int | None:
+    """How many entries stand behind *after*, up to *last*; None: more than it is worth to count."""
+    found = await wire.call("XRANGE", key, b"(" + after, last, "COUNT", COUNTED + 1, timeout=10.0)
+    return len(found) if len(found) <= COUNTED else None
 
 
 def _lost(shard: Shard, group: str, mark: Mark) -> Signal:

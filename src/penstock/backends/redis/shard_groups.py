@@ -14,7 +14,7 @@ from typing import Any
 
 from penstock.backends.redis.control import preload
 from penstock.backends.redis.edge import ReplyError, mapped
-from penstock.backends.redis.groups import RedisGroups
+from penstock.backends.redis.groups import RedisGroups, entries_between
 from penstock.backends.redis.joining import new_incarnation, own_name
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.member import RedisMember
@@ -22,6 +22,7 @@ from penstock.backends.redis.placing import reset_share
 from penstock.backends.redis.replies import position_or_none, text
 from penstock.backends.redis.shard_joining import take_name
 from penstock.backends.redis.shard_member import RedisShardMember
+from penstock.backends.redis.wire import Wire
 from penstock.errors import ConfigError, NotFound
 from penstock.event import Shard, Start
 from penstock.group_ports import no_pending_list
@@ -135,25 +136,25 @@ class RedisShardGroups(RedisGroups):
                         ("HKEYS", Keys(shard.stream).roster(group)),
                         ("XINFO", "STREAM", keys.stream),
                         ("XLEN", keys.letters(group)),
+                        ("XRANGE", keys.stream, b"(" + position, "+", "COUNT", 1),
+                        ("TIME",),
                     ],
                     timeout=self.address.timeout,
                 )
-                found.append(_sharing_info(shard, group, position, replies))
+                info = _sharing_info(shard, group, position, replies)
+                found.append(await _with_lag(wire, keys.stream, info, position, replies))
         return found
 
 
 def _sharing_info(shard: Shard, group: str, position: bytes, replies: list[Any]) -> GroupInfo:
-    """A group that shares shards: its lag counts from what was committed."""
-    (owner, counted, count), members, info, dead = replies
-    lag: int | None = None
-    if not isinstance(info, ReplyError) and counted == position:
-        about = dict(zip(info[::2], info[1::2], strict=True))
-        lag = about[b"entries-added"] - int(count)
+    """A group that shares shards, but for how far it is behind."""
+    (owner, *_), members, _, dead, following, (seconds, _) = replies
+    since = int(following[0][0].partition(b"-")[0]) / 1000 if following else float(seconds)
     known = [] if isinstance(members, ReplyError) else [text(name) for name in members]
     return GroupInfo(
         name=group,
         shard=shard,
-        lag=lag,
+        lag=None,
         pending=0,
         parked=0,
         dead=dead if isinstance(dead, int) else 0,
@@ -163,7 +164,28 @@ def _sharing_info(shard: Shard, group: str, position: bytes, replies: list[Any])
             for name in known
             if shard.of == 1 or name == text(owner or b"")
         ),
+        lag_seconds=max(0.0, float(seconds) - since),
     )
+
+
+async def _with_lag(
+    wire: Wire, key: str, info: GroupInfo, position: bytes, replies: list[Any]
+) -> GroupInfo:
+    """The group with its lag: behind what was committed, by the last counted place before that."""
+    (_, counted, count), _, stream, _, following, _ = replies
+    if isinstance(stream, ReplyError):  # no event has been there yet
+        return info._replace(lag=0, deliveries=0)
+    about = dict(zip(stream[::2], stream[1::2], strict=True))
+    added, length = about[b"entries-added"], about[b"length"]
+    lag: int | None = 0
+    if following and counted is not None:
+        beyond = 0 if counted == position else await entries_between(wire, key, counted, position)
+        gone = max(int(count), added - length)  # up to there nothing is left to count
+        lag = None if beyond is None else added - gone - beyond
+    elif following:
+        lag = await entries_between(wire, key, position, b"+")
+    lag = None if lag is None else max(0, min(lag, length))  # single ones may be gone
+    return info._replace(lag=lag, deliveries=None if lag is None else added - lag)
 
 
 def _start_ignored(stream: str, group: str, member: MemberOptions) -> Signal:

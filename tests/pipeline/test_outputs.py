@@ -123,7 +123,7 @@ async def test_results_of_a_batch_say_their_keys_themselves(memory: str) -> None
 
     async with app.test() as test:
         await test.send_batch("orders", [Order(1, "anna"), Order(2)])
-        events = await test.events("invoices")
+        events = await test.stored("invoices")
     assert [(event.value.number, event.key) for event in events] == [(1, "anna"), (2, None)]
 
 

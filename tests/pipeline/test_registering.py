@@ -163,7 +163,8 @@ def test_a_batch_that_is_no_list_is_refused() -> None:
         ({"into": "with space"}, "stream's name"),
         ({"into": 7}, "into= of handler of_dict"),
         ({"acks": "none"}, "acks= must be left out"),
-        ({"colour": "red"}, "colour"),
+        ({"colour": "red"}, "unknown option .colour.; it takes group, into"),
+        ({"concurency": 4}, "is concurrency meant"),
     ],
 )
 def test_what_is_wrong_with_an_option_is_said_at_once(options: Any, said: str) -> None:

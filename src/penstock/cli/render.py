@@ -174,7 +174,12 @@ def as_rich(table: Table) -> Any:
     shown = RichTable(box=box.SIMPLE_HEAD, header_style="bold cyan", pad_edge=False)
     for index, heading in enumerate(table.headings):
         numbers = all(isinstance(row[index], (int, float, type(None))) for row in table.rows)
-        shown.add_column(_heading(heading), justify="right" if numbers else "left", overflow="fold")
+        shown.add_column(
+            _heading(heading),
+            justify="right" if numbers else "left",
+            overflow="fold",
+            no_wrap=numbers or index == 0,  # numbers, and what one copies, stay whole
+        )
     for row in table.rows:
         shown.add_row(*(Text(_pretty(value)) for value in row))
     return shown
@@ -196,7 +201,9 @@ def _heading(name: str) -> str:
 def _pretty(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, (int, float)) else _plain(value)
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else _plain(value)
 
 
 def _plain(value: Any) -> str:

@@ -8,6 +8,7 @@ Invariants  1. what is wrong with a handler is said where it is decorated, by it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Final, NamedTuple, cast
 
 from penstock.codecs import Codec
@@ -199,6 +200,12 @@ def _check_into(handler: Handler) -> None:
 
 
 def _check_options(handler: Handler) -> None:
+    unknown = [name for name in handler.options if name not in GroupOptions._fields]
+    if unknown:
+        takes = ("group", "into", "concurrency", "codec", *GroupOptions._fields)
+        near = get_close_matches(unknown[0], takes, 1)
+        hint = f": is {near[0]} meant?" if near else f"; it takes {', '.join(takes)}"
+        raise ConfigError(f"handler {handler.name} got an unknown option {unknown[0]!r}{hint}")
     acks = cast("dict[str, Any]", handler.options).get("acks", "explicit")
     if acks != "explicit":
         raise ConfigError(

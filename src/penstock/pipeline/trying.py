@@ -179,9 +179,9 @@ class AppTest:
 
     async def values(self, stream: str) -> list[Any]:
         """The values of all that *stream* holds, oldest first."""
-        return [event.value for event in await self.events(stream)]
+        return [event.value for event in await self.stored(stream)]
 
-    async def events(self, stream: str) -> list[Event[Any]]:
+    async def stored(self, stream: str) -> list[Event[Any]]:
         """All that *stream* holds, oldest first: with keys, headers and the rest."""
         async with self._stream(stream).reader(start=OLDEST, until=END) as reader:
             return [event async for event in reader]

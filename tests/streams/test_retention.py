@@ -258,3 +258,26 @@ def test_what_is_over() -> None:
     """Longer than so many events in every shard."""
     assert not over(Retention(max_events=10), 20, (None, None), 0.0)
     assert over(Retention(max_events=10), 21, (None, None), 0.0)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_a_change_disturbs_no_writer(client: Client, url: str, shards: int) -> None:
+    """Changed by another client; the writer that asked for the old one goes on, also anew."""
+    keep, other_keep = Retention(max_events=1000), Retention(max_events=2000)
+    async with connect(url) as other:
+        stream = other.stream("orders", shards=shards, retention=keep)
+        async with stream.writer() as writer:
+            await writer.send({"n": 0}, key="a")
+            await writer.flush()
+            adopted = client.stream("orders")
+            await adopted.append({"n": 1}, key="a")
+            for changed in (other_keep, None):
+                await client.stream("orders").set_retention(changed)
+                if client.url.scheme != "memory":
+                    await client.redis.execute_command("CLIENT", "KILL", "TYPE", "normal")
+                await writer.send({"n": 2}, key="a")
+                await writer.flush()
+                assert (await client.stream("orders").info()).retention == changed
+                await adopted.append({"n": 3}, key="a")
+                async with adopted.writer() as again:
+                    await again.send({"n": 4}, key="a")

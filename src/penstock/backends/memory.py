@@ -295,6 +295,7 @@ class MemoryAppender:
         self._marks = marks
         self._options = options
         self._closed = False
+        self._begun = False
 
     def submit(
         self,
@@ -315,9 +316,9 @@ class MemoryAppender:
         future: asyncio.Future[Sequence[Stored]] = asyncio.get_running_loop().create_future()
         store, now = self._place.store, self._place.clock.time()
         try:
-            future.set_result(
-                store.append(self._shard, self._marks, self._options, batch, now, terms)
-            )
+            about = (self._shard, self._marks, self._options)
+            future.set_result(store.append(*about, batch, now, terms, again=self._begun))
+            self._begun = True
         except PenstockError as error:
             future.set_exception(error)
         return future

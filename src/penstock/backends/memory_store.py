@@ -67,17 +67,20 @@ class Store:
         batch: Sequence[Fields],
         now: float,
         terms: Mapping[int, Terms] | None = None,
+        *,
+        again: bool = False,
     ) -> Sequence[Stored]:
         """Store *batch*, all of it or nothing but for its terms; ring for whoever waits for it."""
         rows = [as_stored(fields, shard.stream) for fields in batch]
         with self.lock:
             self.expire(shard.stream, now)
-            self.admit(shard, marks, options)
+            self.admit(shard, marks, options._replace(retention=""))  # it may be changed meanwhile
             log = self.made(shard)
             stream = self.streams[shard.stream]
             if stream.marks is None and not stream.added and not options.foreign:
                 stream.marks = marks
-            if options.retention and stream.retention is None:
+            new = not (again and stream.added)  # else none is what somebody chose since
+            if options.retention and stream.retention is None and new:
                 stream.retention = Retention.read(options.retention)
             stream.make_room(log, len(rows))
             before = log.added

@@ -356,7 +356,8 @@ class Stream(Administration[T]):
 
     @property
     def _stored_retention(self) -> str:
-        return "" if self._retention is None else self._retention.stored()
+        """What this handle asks for; what it adopted may be changed by others at any time."""
+        return "" if self._wanted_retention is None else self._wanted_retention.stored()
 
     async def _outcome(self, receipt: Receipt) -> Position | None:
         try:

@@ -283,7 +283,13 @@ class RedisAppender:
             await self._link.call("DEL", *keys, verb="append to", key=self._keys.stream)
             self._given_up = [one for one in self._given_up if one not in given_up]
         self._marks, self._marked = await open_session(
-            self._link, self._keys, self._marks, self._options, session, TTL if fresh else 0
+            self._link,
+            self._keys,
+            self._marks,
+            self._options,
+            session,
+            TTL if fresh else 0,
+            self._wire is not None,
         )
         self._opened = session == self._session  # else it was given up meanwhile
         self._wire = wire

@@ -26,12 +26,19 @@ class Open(NamedTuple):
 
 
 async def open_session(  # noqa: PLR0917 - one caller's state
-    link: Link, keys: Keys, marks: Marks, options: AppendOptions, session: str, ttl: int
+    link: Link,
+    keys: Keys,
+    marks: Marks,
+    options: AppendOptions,
+    session: str,
+    ttl: int,
+    again: bool = False,
 ) -> Open:
     """See that the stream can be appended to as *marks* say.
 
     *ttl*: milliseconds that a new session lives on; 0: make none. A stream that has grown since
-    *marks* were read answers with its number of shards now.
+    *marks* were read answers with its number of shards now. *again*: it was opened before, so a
+    retention that was changed since is adopted.
 
     Raises:
         ConfigError: the stream has other marks, or those of a newer version.
@@ -39,7 +46,7 @@ async def open_session(  # noqa: PLR0917 - one caller's state
     """
     existing, retention = int(options.only_if_exists), options.retention
     if keys.base is not None:
-        shards, retention = await _mark(link, keys.base, marks, options)
+        shards, retention = await _mark(link, keys.base, marks, options, again)
         marks = marks._replace(shards=shards or marks.shards)
         existing = int(not shards)
     reply = await link.run(
@@ -54,6 +61,7 @@ async def open_session(  # noqa: PLR0917 - one caller's state
         ttl,
         "" if keys.base is None else keys.stream.rpartition(":")[2],
         retention,
+        int(again),
         verb="append to",
         key=keys.stream,
     )
@@ -63,12 +71,14 @@ async def open_session(  # noqa: PLR0917 - one caller's state
     raise ConfigError(_refusal(keys.stream, status, about, marks))
 
 
-async def _mark(link: Link, base: Keys, marks: Marks, options: AppendOptions) -> tuple[int, str]:
+async def _mark(
+    link: Link, base: Keys, marks: Marks, options: AppendOptions, again: bool
+) -> tuple[int, str]:
     """The number of shards and the retention as stored, now or before.
 
     Without shards (0) there is no such stream, nor shall be.
     """
-    about = (VERSION, *marks, HASH, int(options.only_if_exists), options.retention)
+    about = (VERSION, *marks, HASH, int(options.only_if_exists), options.retention, int(again))
     names = [base.stream, base.meta]
     status, *found = _texts(await link.run(MARK, names, *about, verb="append to", key=base.stream))
     if status == "marked":

@@ -43,7 +43,8 @@ class Script:
 OPEN: Final = Script(
     4,
     """-- open a session and see the marks. KEYS stream, meta, session, delayed
--- ARGV version, layout, codec, shards, foreign, only_if_exists, ttl, shard or '', retention or ''
+-- ARGV version, layout, codec, shards, foreign, only_if_exists, ttl, shard or '', retention or '',
+-- opened before
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'none' and kind ~= 'stream' then
   return redis.error_reply('WRONGTYPE the key holds a ' .. kind .. ', not a stream')
@@ -82,7 +83,7 @@ elseif ARGV[5] ~= '1' and not (ARGV[6] == '1' and kind == 'none') then
 end
 if ARGV[9] ~= '' and m[1] then
   local kept = redis.call('HGET', KEYS[2], 'retention')
-  if kept ~= ARGV[9] then
+  if kept ~= ARGV[9] and (fresh or part or ARGV[10] ~= '1') then  -- else it was changed since
     if kept and not part then return {'retention', kept} end
     redis.call('HSET', KEYS[2], 'retention', ARGV[9])
   end
@@ -98,7 +99,7 @@ return {'open', m[1] and 1 or 0}
 MARK: Final = Script(
     2,
     """-- the marks of a stream in shards. KEYS the stream's own name, its meta
--- ARGV version, layout, codec, shards, hash, only_if_exists, retention or ''
+-- ARGV version, layout, codec, shards, hash, only_if_exists, retention or '', opened before
 local m = redis.call('HMGET', KEYS[2], 'version', 'layout', 'codec', 'shards', 'grown', 'hash')
 if m[1] and tonumber(m[1]) > tonumber(ARGV[1]) then return {'newer', m[1]} end
 if redis.call('TYPE', KEYS[1]).ok == 'stream' then
@@ -114,6 +115,7 @@ if m[1] and m[4] ~= '1' then
     end
   end
   local kept = redis.call('HGET', KEYS[2], 'retention')
+  if ARGV[8] == '1' then return {'marked', tonumber(m[4]), kept or ''} end
   if kept and ARGV[7] ~= '' and kept ~= ARGV[7] then return {'retention', kept} end
   if ARGV[7] ~= '' then redis.call('HSET', KEYS[2], 'retention', ARGV[7]) end
   return {'marked', tonumber(m[4]), kept or ARGV[7]}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from penstock.errors import ConfigError
+from penstock.errors import BackendUnavailable, ConfigError
 from penstock.event import Position, Shard, Start
 from penstock.info import DeadLetter, Death, GroupInfo, PendingInfo
 
@@ -42,6 +42,7 @@ class EventGroups(Protocol):
 
         Raises:
             ConfigError: a living member has the same given name.
+            ShardsCame: as one log, and the stream is in shards by now.
         """
         ...
 
@@ -63,7 +64,11 @@ class EventGroups(Protocol):
         ...
 
     async def create_group(self, shard: Shard, group: str, start: Start) -> bool:
-        """Make a group that shares events, and the stream if need be; False if it was there."""
+        """Make a group that shares events, and the stream if need be; False if it was there.
+
+        In shards, a group that was there while the stream was one log without events begins at
+        the oldest, whatever *start* says: all of it is new. ShardsCame: as for `join`.
+        """
         ...
 
     async def reset_group(
@@ -206,8 +211,10 @@ class EventMember(Protocol):
         """
         ...
 
-    async def add(self, shards: Sequence[Shard]) -> None:
+    async def add(self, shards: Sequence[Shard], start: Start | None = None) -> None:
         """Be a member for *shards* too, from the next fetch on.
+
+        *start*: where a group that is new there begins; None: as the member was told.
 
         Raises:
             ConfigError: a living member has its name there.
@@ -242,6 +249,13 @@ class ParkedFull(Exception):
         super().__init__(f"{len(left)} events found no room among the parked")
         self.kept = tuple(kept)
         self.left = tuple(left)
+
+
+class ShardsCame(BackendUnavailable):
+    """The stream was to be one log, and is in shards by now: look at it anew, and join those."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(f"{stream!r} has come to be in shards", verb="join a group of", key=stream)
 
 
 class GroupVanished(Exception):

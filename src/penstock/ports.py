@@ -29,6 +29,7 @@ from penstock.group_ports import MemberOptions as MemberOptions
 from penstock.group_ports import Page as Page
 from penstock.group_ports import ParkedFull as ParkedFull
 from penstock.group_ports import RawEntry as RawEntry
+from penstock.group_ports import ShardsCame as ShardsCame
 from penstock.info import DeadLetter as DeadLetter
 from penstock.info import Death as Death
 from penstock.info import Features as Features
@@ -83,6 +84,10 @@ class Log(Protocol):
 
         A new stream gets *marks* stored with it, in the same step as its first entries at the
         latest; a stream with other marks raises ConfigError, one without marks is left so.
+
+        Raises:
+            ShardsCame: it was to be one log, and is in shards by now; or it has got more of them.
+                A session that is open says so of what is submitted: nothing of it is stored.
         """
         ...
 

@@ -98,8 +98,8 @@ class MemoryBackend(MemoryPlacing):
             stored = self._place.store.streams.get(stream)
             if stored is None:
                 return None
-            count = stored.marks.shards if stored.marks else max(stored.logs, default=0) + 1
-            logs = [stored.logs.get(index, StoredLog()) for index in range(count)]
+            logs = stored.all_logs
+            sharing = stored.shard_groups if len(logs) > 1 else stored.lone_groups
             groups = {name for log in logs for name in log.event_groups}
             return StreamInfo(
                 name=stream,
@@ -108,7 +108,7 @@ class MemoryBackend(MemoryPlacing):
                 added=sum(log.added for log in logs),
                 oldest=tuple(Position(log.keys[0]) if log.keys else None for log in logs),
                 newest=tuple(Position(log.keys[-1]) if log.keys else None for log in logs),
-                groups=len(groups | stored.shard_groups.keys()),
+                groups=len(groups | sharing.keys()),
                 bytes=sum(log.bytes for log in logs),
                 delayed=sum(log.extras.delayed for log in logs),
                 retention=stored.retention,
@@ -202,7 +202,7 @@ class MemoryBackend(MemoryPlacing):
             raise ConfigError(f"group {group!r} must share at least one shard, got none")
         for shard in shards:
             stream = self._open_store.streams.get(shard.stream)
-            if stream is not None and group in stream.shard_groups:
+            if stream is not None and group in stream.sharing(shard):
                 raise ConfigError(
                     f"a group shares either single events or whole shards, and {group!r} of "
                     f"{shard.stream!r} shares shards; choose another name, or share='shards'"
@@ -219,7 +219,7 @@ class MemoryBackend(MemoryPlacing):
             found = log.event_groups if log else {}
             time = self._place.clock.time()
             stream = self._place.store.streams.get(shard.stream)
-            sharing = stream.shard_groups if stream and log else {}
+            sharing = stream.sharing(shard) if stream and log else {}
             return [
                 *(group.info(name, shard, now, time) for name, group in found.items()),
                 *(
@@ -240,7 +240,7 @@ class MemoryBackend(MemoryPlacing):
         with self._open_store.lock:
             log = self._place.store.log(shard)
             stream = self._place.store.streams.get(shard.stream)
-            if stream is not None and group in stream.shard_groups:
+            if stream is not None and group in stream.sharing(shard):
                 raise no_pending_list(shard, group)
             if log is None or group not in log.event_groups:
                 raise NotFound(
@@ -282,7 +282,7 @@ class MemoryBackend(MemoryPlacing):
     def _needed(self, shard: Shard, log: StoredLog) -> Iterator[Key]:
         for group in log.event_groups.values():
             yield group.needed()
-        for owners in self._place.store.streams[shard.stream].shard_groups.values():
+        for owners in self._place.store.streams[shard.stream].sharing(shard).values():
             yield owners.needed(shard.index)
 
 

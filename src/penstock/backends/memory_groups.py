@@ -129,7 +129,7 @@ class MemoryEventMember(LeasedMember):
     async def rest(self) -> None:
         """Nothing: no read goes on when a fetch is over."""
 
-    async def add(self, shards: Sequence[Shard]) -> None:
+    async def add(self, shards: Sequence[Shard], start: Start | None = None) -> None:
         """Be a member for *shards* too; see `ports.EventMember.add`."""
         clock, lease = self._place.clock, self._options.lease
         watch, deadline = LeaseWatch(lease), clock.monotonic() + lease
@@ -144,7 +144,7 @@ class MemoryEventMember(LeasedMember):
                 if not bearers:
                     self._shards += tuple(new)
                     for shard in new:
-                        self._begin_at(shard, now, self._options.start)
+                        self._begin_at(shard, now, start or self._options.start)
                     break
             if now >= deadline:
                 raise ConfigError(
@@ -301,9 +301,13 @@ class MemoryEventMember(LeasedMember):
 
     def _begin_at(self, shard: Shard, now: float, start: Start) -> EventGroup:
         """Begin an incarnation there. Only a group that is new to everybody begins at *start*."""
-        log = self._log_now(shard) or self._place.store.made(shard)
+        store = self._place.store
+        if shard not in self._seats:
+            store.check_join(shard)
+        log = self._log_now(shard) or store.made(shard)
         group = log.event_groups.get(self._group)
         if group is None:
+            start = store.streams[shard.stream].start_of(shard, self._group, start)
             group = EventGroup(log, str(start), self._place_in(log, self._seats.get(shard), start))
             log.event_groups[self._group] = group
         elif shard not in self._seats and group.start != str(start):

@@ -29,14 +29,17 @@ class MemoryPlacing(MemoryLetters):
         """
         store = self._open_place.store
         with store.lock:
+            store.check_join(shard)
             log = store.made(shard)
-            if group in store.streams[shard.stream].shard_groups:
+            stream = store.streams[shard.stream]
+            if group in stream.sharing(shard):
                 raise ConfigError(
                     f"a group shares either single events or whole shards, and {group!r} of "
                     f"{shard.stream!r} shares shards; choose another name"
                 )
             if group in log.event_groups:
                 return False
+            start = stream.start_of(shard, group, start)
             log.event_groups[group] = EventGroup(log, str(start), key_behind(start, log))
         return True
 
@@ -71,7 +74,8 @@ class MemoryPlacing(MemoryLetters):
             log, stream = store.log(shard), store.streams.get(shard.stream)
             there = log is not None and log.event_groups.pop(group, None) is not None
             if stream is not None:
-                there = stream.shard_groups.pop(group, None) is not None or there
+                there = stream.sharing(shard).pop(group, None) is not None or there
+                stream.forget_lone(group)
             if log is not None:
                 log.dead.pop(group, None)
                 log.replays.pop(group, None)
@@ -91,7 +95,7 @@ class MemoryPlacing(MemoryLetters):
 def _found(store: Store, shard: Shard, group: str) -> EventGroup | ShardGroup:
     log, stream = store.log(shard), store.streams.get(shard.stream)
     found = log.event_groups.get(group) if log else None
-    found = found or (stream.shard_groups.get(group) if stream else None)
+    found = found or (stream.sharing(shard).get(group) if stream else None)
     if found is None:
         raise NotFound(
             f"there is no group {group!r} of {shard.stream!r} to set elsewhere",

@@ -255,7 +255,7 @@ class MemoryShardMember(LeasedMember):
 
     def _group_now(self) -> ShardGroup | None:
         stream = self._place.store.streams.get(self._stream)
-        return None if stream is None else stream.shard_groups.get(self._group)
+        return None if stream is None else stream.sharing(self._shards[0]).get(self._group)
 
     def _vanished(self) -> bool:
         return self._group_now() is not self._team
@@ -280,17 +280,20 @@ class MemoryShardMember(LeasedMember):
 
     def _made_team(self, store: Store, start: Start) -> ShardGroup:
         team = self._group_now()
-        stream = store.streams.get(self._stream)
-        for log in stream.logs.values() if stream else ():
-            if self._group in log.event_groups:
+        store.check_join(self._shards[0])
+        for shard in self._shards:
+            log = store.log(shard)
+            if log is not None and self._group in log.event_groups:
                 raise ConfigError(
                     f"a group shares either single events or whole shards, and {self._group!r} of "
                     f"{self._stream!r} shares events; choose another name, or share='events'"
                 )
         if team is None:
-            slots = [Slot(key_behind(start, store.made(shard))) for shard in self._shards]
-            team = ShardGroup(str(start), slots)
-            store.streams[self._stream].shard_groups[self._group] = team
+            logs = [store.made(shard) for shard in self._shards]
+            stream = store.streams[self._stream]
+            start = stream.start_of(self._shards[0], self._group, start)
+            team = ShardGroup(str(start), [Slot(key_behind(start, log)) for log in logs])
+            stream.sharing(self._shards[0])[self._group] = team
         elif len(team.slots) != len(self._shards):
             raise ConfigError(
                 f"members of group {self._group!r} must agree on the shards of {self._stream!r}: "

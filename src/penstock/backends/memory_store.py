@@ -17,19 +17,20 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from penstock.backends.memory_bell import Bell
 from penstock.backends.memory_log import LAST_SEQUENCE, StoredLog
 from penstock.clock import Clock
 from penstock.errors import BackendRejected, ConfigError, NotFound, StreamFull
-from penstock.event import Shard
+from penstock.event import OLDEST, Shard, Start
 from penstock.observers import Observers
 from penstock.ports import (
     AppendOptions,
     Fields,
     Marks,
     Retention,
+    ShardsCame,
     Stored,
     Tended,
     Terms,
@@ -38,6 +39,9 @@ from penstock.ports import (
 
 if TYPE_CHECKING:
     from penstock.backends.memory_shard_group import ShardGroup
+
+LONE: Final = -1
+"""Where the log of a stream lies that is not in shards: as apart from shard 0 as its key is."""
 
 
 class Store:
@@ -52,12 +56,12 @@ class Store:
     def log(self, shard: Shard) -> StoredLog | None:
         """The log of *shard*, or None if there is none."""
         stream = self.streams.get(shard.stream)
-        return None if stream is None else stream.logs.get(shard.index)
+        return None if stream is None else stream.logs.get(place_of(shard))
 
     def made(self, shard: Shard) -> StoredLog:
         """The log of *shard*, made if need be."""
         stream = self.streams.setdefault(shard.stream, StoredStream())
-        return stream.logs.setdefault(shard.index, StoredLog(shard.stream))
+        return stream.logs.setdefault(place_of(shard), StoredLog(shard.stream))
 
     def append(  # noqa: PLR0917 - what an appender knows
         self,
@@ -103,7 +107,7 @@ class Store:
         for index, log in stored.logs.items():
             if came := log.extras.move(log, now, stored.room(log)):
                 stored.keep_within(log, now)
-                self.ring(Shard(stream, index, stored.marks.shards if stored.marks else 1))
+                self.ring(Shard(stream, max(index, 0)))
                 moved += came
         waits = [log.extras.due_in(now) for log in stored.logs.values()]
         dropped, stored.dropped = stored.dropped, 0
@@ -136,6 +140,11 @@ class Store:
                 verb="append",
                 key=shard.stream,
             )
+        if stream is not None and stream.marks is None and marks.shards > 1 and stream.is_one_log:
+            raise ConfigError(
+                f"stream {shard.stream!r} holds events in one log, got {marks}; leave shards out, "
+                f"or append to a new stream"
+            )
         if stream is None or stream.marks is None or options.foreign:
             return
         kept = Retention.read(options.retention)
@@ -146,10 +155,23 @@ class Store:
             )
         if stream.marks == marks:
             return
+        if stream.marks[:2] == marks[:2] and stream.had(marks.shards):
+            raise ShardsCame(shard.stream)
         raise ConfigError(
             f"stream {shard.stream!r} is stored with {stream.marks}, got {marks}; "
             f"open it with what is stored, or append to a new stream"
         )
+
+    def check_join(self, shard: Shard) -> None:
+        """See that a group may join there.
+
+        Raises:
+            ShardsCame: as one log, and it is in shards.
+        """
+        stream = self.streams.get(shard.stream)
+        marks = None if stream is None else stream.marks
+        if shard.of == 1 and marks is not None and marks.shards > 1:
+            raise ShardsCame(shard.stream)
 
     def attach(self, bell: Bell, shards: Iterable[Shard]) -> None:
         """Ring *bell* at every change of *shards*."""
@@ -181,8 +203,10 @@ class StoredStream:
 
     def __init__(self) -> None:
         self.marks: Marks | None = None
+        self.grown: tuple[int, ...] = ()
         self.logs: dict[int, StoredLog] = {}
         self.shard_groups: dict[str, ShardGroup] = {}
+        self.lone_groups: dict[str, ShardGroup] = {}
         self.retention: Retention | None = None
         self.ends: float | None = None
         self.dropped = 0
@@ -201,10 +225,51 @@ class StoredStream:
         """The same stream with nothing in it but what waits for its time."""
         anew = StoredStream()
         anew.marks, anew.retention = self.marks, self.retention
+        anew.grown = self.grown
         for index, log in self.logs.items():
             anew.logs[index] = StoredLog(log.stream)
             anew.logs[index].extras = log.extras.waiting()
         return anew
+
+    def had(self, count: int) -> bool:
+        """Whether it had so many shards before, or might have come to be as one log."""
+        return self.marks is not None and self.marks.shards > 1 and count in {1, *self.grown}
+
+    @property
+    def is_one_log(self) -> bool:
+        """Whether events were appended to it as a stream that is not in shards."""
+        log = self.logs.get(LONE)
+        return log is not None and (log.added > 0 or log.extras.delayed > 0)
+
+    @property
+    def all_logs(self) -> list[StoredLog]:
+        """Its logs, by shard; one that nothing was done with is a new one."""
+        if self.marks is None:
+            count = 1 if LONE in self.logs else max(self.logs, default=0) + 1
+        else:
+            count = self.marks.shards
+        if count == 1 and 0 not in self.logs:
+            return [self.logs.get(LONE, StoredLog())]
+        return [self.logs.get(index, StoredLog()) for index in range(count)]
+
+    def sharing(self, shard: Shard) -> dict[str, ShardGroup]:
+        """The groups that share its shards; those that came while it was one log are apart."""
+        return self.shard_groups if shard.of > 1 else self.lone_groups
+
+    def forget_lone(self, group: str) -> None:
+        """The group is dropped: it was not there before the stream was in shards."""
+        if self.marks is not None and self.marks.shards > 1:
+            self.lone_groups.pop(group, None)
+            if (log := self.logs.get(LONE)) is not None:
+                log.event_groups.pop(group, None)
+
+    def start_of(self, shard: Shard, group: str, start: Start) -> Start:
+        """Where a group begins that is new there: all is new to one that was there before it."""
+        if shard.of == 1 or shard.replay:
+            return start
+        lone = self.logs.get(LONE)
+        before = group in self.lone_groups or (lone is not None and group in lone.event_groups)
+        return OLDEST if before else start
 
     def keep(self, retention: Retention | None, now: float) -> None:
         """Keep so much from *now* on."""
@@ -264,6 +329,11 @@ def forget(name: str) -> None:
     """Let go of everything under *name*: for tests. Who holds it open keeps the old state."""
     with _stores_lock:
         _stores.pop(name, None)
+
+
+def place_of(shard: Shard) -> int:
+    """Under which number a shard's log lies."""
+    return shard.index if shard.of > 1 else LONE
 
 
 def as_stored(fields: Fields, stream: str) -> list[bytes]:

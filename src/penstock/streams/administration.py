@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from penstock.errors import ConfigError, NotFound
 from penstock.event import OLDEST, Event, Position, Shard, Start
-from penstock.ports import GroupInfo, StreamInfo, TrimTo
+from penstock.ports import GroupInfo, ShardsCame, StreamInfo, TrimTo
 from penstock.streams.dead_letters import DeadLetters
 from penstock.streams.format import Format, ShardOrigin
 from penstock.streams.names import check_label
@@ -35,6 +35,7 @@ class Administration(Generic[T]):
     def __init__(self, client: Client, name: str) -> None:
         self.name = name
         self.client = client
+        self._of = 1
 
     @property
     def shards(self) -> int:
@@ -43,6 +44,10 @@ class Administration(Generic[T]):
 
     async def format(self) -> Format:
         """How the stream is stored, or will be; ConfigError if this handle asks for another way."""
+        raise NotImplementedError
+
+    async def look_again(self) -> int:
+        """How many shards the stream has now: it may have come to be since, or have grown."""
         raise NotImplementedError
 
     def forget(self) -> None:
@@ -59,7 +64,7 @@ class Administration(Generic[T]):
             raise ConfigError(
                 f"a shard of {self.name!r} must be from 0 to {self.shards - 1}, got {index}"
             )
-        return Shard(self.name, index, self.shards)
+        return Shard(self.name, index, self._of)
 
     async def read_range(
         self,
@@ -175,6 +180,13 @@ class Administration(Generic[T]):
         check_label("group", name)
         await self.info()
         await self.format()
+        try:
+            return await self._create_group(name, start)
+        except ShardsCame:  # between the look and now
+            await self.look_again()
+            return await self._create_group(name, start)
+
+    async def _create_group(self, name: str, start: Start) -> bool:
         shards = [self.shard(index) for index in range(self.shards)]
         made = [await self.client.backend.create_group(one, name, start) for one in shards]
         return any(made)

@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, overload
-from weakref import WeakSet
 
 from penstock.clock import Clock, SystemClock
 from penstock.codecs import Codec
@@ -121,7 +120,6 @@ class Client:
         self._opened: Opened | None = None
         self._lanes: dict[tuple[Shard, Marks, AppendOptions], Lane] = {}
         self._opening = asyncio.Lock()
-        self._open: WeakSet[Closable] = WeakSet()
         self.tender = Tender(self)
         self._process = os.getpid()
         self._closed = False
@@ -365,7 +363,7 @@ class Client:
         """
         self._closed = True
         await self.tender.aclose()
-        for one in list(self._open):
+        for one in self.tender.open:
             await one.aclose()
         while self._lanes:
             await self._lanes.popitem()[1].appender.aclose()
@@ -375,13 +373,7 @@ class Client:
 
     def opened(self, one: Closable) -> None:
         """*one* (a reader, group or writer) is open, and is to be closed with the client."""
-        self._open.add(one)
-        self.tender.begin()
-
-    @property
-    def open_streams(self) -> set[str]:
-        """The names of the streams that are open now."""
-        return {name for one in list(self._open) for name in one.open_streams}
+        self.tender.opened(one)
 
     async def lane(self, shard: Shard, marks: Marks, options: AppendOptions) -> Lane:
         """The lane of single appends to *shard*, shared by all handles; opened once."""

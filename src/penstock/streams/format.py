@@ -81,6 +81,10 @@ class Format:
             )
         return fields, size
 
+    def key_of(self, fields: Sequence[Any]) -> str | None:
+        """The key of an event that `pack` has packed."""
+        return self.layout.meta([_as_bytes(part) for part in fields]).key
+
     def _check_size(self, fields: list[Any]) -> None:
         """The exact size: text in UTF-8 may take four bytes a character."""
         size = sum(
@@ -96,6 +100,10 @@ class Format:
                 size=size,
                 limit=self._limit,
             )
+
+
+def _as_bytes(part: Any) -> bytes:
+    return part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
 
 
 def _size_of(part: Any) -> int:

@@ -193,6 +193,10 @@ class GroupReader(Generic[T]):
         """What this member was given, and what became of it."""
         return self._work.statistics()
 
+    async def on_shards(self, stream: str, count: int) -> None:
+        """See `opening.Closable.on_shards`."""
+        await self._work.on_shards(stream, count)
+
     async def aclose(self) -> None:
         """Leave: send queued acks, hand back the rest uncounted. The same as leaving the block."""
         self._left = True

@@ -87,6 +87,10 @@ class GroupWork(Protocol[T]):
         """See `GroupReader.remove_stream`."""
         ...
 
+    async def on_shards(self, stream: str, count: int) -> None:
+        """See `opening.Closable.on_shards`."""
+        ...
+
     async def pending(self, limit: int) -> list[PendingInfo]:
         """See `GroupReader.pending`."""
         ...

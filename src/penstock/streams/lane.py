@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from penstock.errors import BackendUnavailable, OutcomeUnknown, PenstockError
 from penstock.event import Position
-from penstock.ports import Appender, Stored, Terms
+from penstock.ports import Appender, ShardsCame, Stored, Terms
 
 BATCH_EVENTS: Final = 500
 """Events of a batch: about a millisecond of the server's time, so that nobody else waits long."""
@@ -25,12 +25,18 @@ BATCH_BYTES: Final = 256 * 1024
 
 
 class Batched(NamedTuple):
-    """A batch that has an outcome: its events, its bytes, the future, and its receipts by index."""
+    """A batch that has an outcome: its entries, bytes and future; receipts and terms by index."""
 
-    events: int
+    entries: list[list[Any]]
     size: int
     future: asyncio.Future[Sequence[Stored]]
     receipts: list[tuple[int, Receipt]]
+    terms: dict[int, Terms]
+
+    @property
+    def events(self) -> int:
+        """How many they are."""
+        return len(self.entries)
 
 
 Done = Callable[[Batched], None]
@@ -43,11 +49,16 @@ class Lane:
     Args:
         appender: the session that stores batches.
         done: called when a batch has an outcome; None: receipts tell all there is to tell.
+        refused: called, instead, with a batch of which nothing is stored, as the stream has come
+            to be in more shards; None: that is an outcome like others.
     """
 
-    def __init__(self, appender: Appender, done: Done | None = None) -> None:
+    def __init__(
+        self, appender: Appender, done: Done | None = None, refused: Done | None = None
+    ) -> None:
         self._appender = appender
         self._done = done
+        self._refused = refused
         self._entries: list[list[Any]] = []
         self._size = 0
         self._scheduled = False
@@ -106,8 +117,9 @@ class Lane:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
         self.flying.add(future)
-        count = len(entries)
-        future.add_done_callback(lambda done: self._on_done(Batched(count, size, done, receipts)))
+        future.add_done_callback(
+            lambda done: self._on_done(Batched(entries, size, done, receipts, terms))
+        )
 
     def _on_turn(self) -> None:
         self._scheduled = False
@@ -117,6 +129,9 @@ class Lane:
         future = batch.future
         self.flying.discard(future)
         error = future.exception()
+        if self._refused is not None and isinstance(error, ShardsCame):
+            self._refused(batch)
+            return
         for index, receipt in batch.receipts:
             receipt.resolve(future.result()[index] if error is None else error)
         if self._done is not None:

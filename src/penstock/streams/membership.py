@@ -23,8 +23,8 @@ from penstock.errors import (
     LeaseLost,
     PenstockError,
 )
-from penstock.event import Event, Shard
-from penstock.ports import EventMember, MemberOptions, PendingInfo
+from penstock.event import OLDEST, Event, Shard
+from penstock.ports import EventMember, MemberOptions, PendingInfo, ShardsCame
 from penstock.rules.ledger import Ledger
 from penstock.signals import GroupStatistics, Kind, Signal
 from penstock.streams.ending import Ending
@@ -125,7 +125,7 @@ class Membership(Generic[T]):
             raise ClosedError("a group cannot be opened twice; make another one")
         handles = self._fetching.handles
         for stream in self._streams:
-            handles.update(await _shards_of(stream))
+            handles.update(await shards_of(stream))
         backend, until = self._client.backend, self._options.until
         self._ending = await Ending.anchor(backend, handles, until, self._clock, shared=True)
         member = MemberOptions(
@@ -135,7 +135,14 @@ class Membership(Generic[T]):
             hold=self._options.hold,
             noack=self._options.acks == "none",
         )
-        joined: EventMember = await backend.join(list(handles), self._group, member)
+        try:
+            joined: EventMember = await backend.join(list(handles), self._group, member)
+        except ShardsCame:  # between the look and now
+            handles.clear()
+            for stream in self._streams:
+                await stream.look_again()
+            await self.open()
+            return
         joined.tell_known(self.ledger.known)
         self._member = joined
         fetching = self._fetching.run(joined, self._ending)
@@ -192,7 +199,7 @@ class Membership(Generic[T]):
         async with self._changing:
             if stream.name in {shard.stream for shard in self.shards}:
                 return
-            await self._add(await _shards_of(stream))
+            await self._add(await shards_of(stream))
             if stream.name not in {known.name for known in self._streams}:
                 self._streams.append(stream)
 
@@ -209,6 +216,23 @@ class Membership(Generic[T]):
             await self.flush()
             await self._remove([shard for shard in self.shards if shard.stream == stream.name])
             self._streams = left
+
+    async def on_shards(self, stream: str, count: int) -> None:
+        """See `GroupWork.on_shards`: what nobody could have read before is new to the group."""
+        async with self._changing:
+            handle = next((one for one in self._streams if one.name == stream), None)
+            before = [shard for shard in self.shards if shard.stream == stream]
+            if handle is None or self._member is None or self._closing is not None:
+                return
+            if count > len(before):
+                await handle.look_again()
+                found = await shards_of(handle)
+                await self._add({s: handle for s in found if s not in before}, came=True)
+                gone = [shard for shard in before if shard not in found]
+                for shard in gone:  # the stream was not there: nothing ever came of it
+                    del self._fetching.handles[shard]
+                if gone:
+                    await self._member.remove(gone)
 
     async def pending(self, limit: int) -> list[PendingInfo]:
         """See `GroupReader.pending`."""
@@ -296,14 +320,15 @@ class Membership(Generic[T]):
     def _on_breaker(self) -> None:
         self._fetching.breaker_changed()
 
-    async def _add(self, shards: dict[Shard, Stream[T]]) -> None:
+    async def _add(self, shards: dict[Shard, Stream[T]], *, came: bool = False) -> None:
+        """Share *shards*. *came*: they are new, so behind any end; a group gets all of them."""
         assert self._member is not None
         assert self._ending is not None
-        targets = await self._ending.widen(self._client.backend, shards)
-        self._ending.add(targets)
+        if not came:
+            self._ending.add(await self._ending.widen(self._client.backend, shards))
         self._fetching.handles.update(shards)
         try:
-            await self._member.add(list(shards))
+            await self._member.add(list(shards), OLDEST if came else None)
         except BaseException:
             self._forget(list(shards))
             raise
@@ -364,7 +389,7 @@ class Membership(Generic[T]):
         self._client.observers(Signal(kind, text, stream, self._group, self.name, count))
 
 
-async def _shards_of(stream: Stream[T]) -> dict[Shard, Stream[T]]:
+async def shards_of(stream: Stream[T]) -> dict[Shard, Stream[T]]:
     """The shards of a stream, as it is or will be."""
     await stream.format()
     return {stream.shard(index): stream for index in range(stream.shards)}

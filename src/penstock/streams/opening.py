@@ -40,6 +40,10 @@ class Closable(Protocol):
         """The names of the streams that it works on; none once it is closed."""
         ...
 
+    async def on_shards(self, stream: str, count: int) -> None:
+        """A stream that it works on has so many shards now; called at every look."""
+        ...
+
     async def aclose(self) -> None:
         """Close."""
         ...

@@ -214,6 +214,11 @@ class Reader(Generic[T]):
         """What was read, and what waits to be yielded."""
         return self._reading.statistics()
 
+    async def on_shards(self, stream: str, count: int) -> None:
+        """See `opening.Closable.on_shards`."""
+        if stream in self._streams and not self._closed:
+            await self._reading.on_shards(self._streams[stream], count)
+
     async def aclose(self) -> None:
         """Stop reading and close the connection. What was read ahead is dropped."""
         self._closed = True

@@ -152,6 +152,16 @@ class Reading(Generic[T]):
         counts = (self._read, self._yielded, self._filtered)
         return ReaderStatistics(*counts, len(self.inbox), self._bytes, self._lost)
 
+    async def on_shards(self, stream: Stream[T], count: int) -> None:
+        """The stream has so many shards now: read all of them."""
+        if self._task is None or self._task.done():
+            return
+        known = sum(1 for shard in self._handles if shard.stream == stream.name)
+        if count > known:
+            await stream.look_again()
+            await self._look_for_shards(stream)
+            await self._wake()
+
     async def close(self) -> None:
         """Stop reading and close the connection."""
         if self._task is not None:
@@ -349,14 +359,16 @@ class Reading(Generic[T]):
             ):
                 return
             start = self._starts[stream.name]
-            if start == Start("newest"):
-                start = OLDEST  # it is all new
             before = [shard for shard in self._handles if shard.stream == stream.name]
-            await self._opened.move(starts_at(start, handles))
-            self._forget([shard for shard in before if shard not in handles])
+            gone = [shard for shard in before if shard not in handles]
+            new = {shard: stream for shard in handles if shard not in before}
+            if not gone or start == Start("newest"):
+                start = OLDEST  # they are all new
+            await self._opened.move(starts_at(start, new))
+            self._forget(gone)
             self._starts[stream.name] = start
-            self._handles.update(handles)
-            self._begin(handles)
+            self._handles.update(new)
+            self._begin(new)
 
 
 async def _shards_of(stream: Stream[T]) -> dict[Shard, Stream[T]]:

@@ -162,6 +162,11 @@ class ShardMembership(ShardWatching[T]):
         for share in list(self._shares.values()):
             await share.commit()
 
+    async def on_shards(self, stream: str, count: int) -> None:
+        """See `GroupWork.on_shards`."""
+        if (share := self._shares.get(stream)) is not None:
+            await share.came(count)
+
     async def pending(self, limit: int) -> list[PendingInfo]:
         """Of this member alone: the backend does not know single events."""
         self.opened()

@@ -22,7 +22,7 @@ from penstock.errors import (
     OutcomeUnknown,
 )
 from penstock.event import NEWEST, Position, Start, Until
-from penstock.ports import Appender, AppendOptions, Confirm, Retention, StreamInfo
+from penstock.ports import Appender, AppendOptions, Confirm, Retention, ShardsCame, StreamInfo
 from penstock.rules.filters import Where
 from penstock.rules.partition import shard_of
 from penstock.streams.administration import Administration
@@ -72,9 +72,10 @@ class Stream(Administration[T]):
         self._codec = codec
         self._layout = layout
         self._wanted_shards = shards
-        self._shards = shards or 1
+        self._shards = self._of = shards or 1
         self._foreign = foreign
         self._format: Format | None = None
+        self._agreed = False
         self._turn = secrets.randbelow(self._shards)  # programs that append one event spread too
 
     @property
@@ -153,13 +154,17 @@ class Stream(Administration[T]):
         try:
             async with asyncio.timeout(timeout + _JUDGED):
                 fields, size = (await self.format()).pack(value, meta)
-                asked.check(self.name, self._shards)
-                lane = await self._lane(self._index(asked.key), only_if_exists, confirm)
-                receipt = Receipt()
-                lane.add(fields, size, receipt, timeout, asked.terms(fields))
-                if deliver_at is not None:
-                    self.client.tender.always(self.name)
-                return await self._outcome(receipt)
+                while True:
+                    try:
+                        asked.check(self.name, self._shards)
+                        lane = await self._lane(self._index(asked.key), only_if_exists, confirm)
+                        receipt = Receipt()
+                        lane.add(fields, size, receipt, timeout, asked.terms(fields))
+                        if deliver_at is not None:
+                            self.client.tender.always(self.name)
+                        return await self._outcome(receipt)
+                    except ShardsCame:  # since the last look: nothing is stored
+                        await self.look_again()
         except TimeoutError as error:
             raise too_late(self.name, receipt, timeout) from error
 
@@ -184,7 +189,12 @@ class Stream(Administration[T]):
             lane.add(fields, size, receipts[-1], timeout)
             if at % (20 * BATCH_EVENTS) == 20 * BATCH_EVENTS - 1:
                 await self._outcome(receipts[-1])
-        outcomes = [await self._outcome(receipt) for receipt in receipts]
+        outcomes: list[Position | None] = []
+        for value, receipt in zip(values, receipts, strict=True):
+            try:
+                outcomes.append(await self._outcome(receipt))
+            except ShardsCame:  # since the last look: it is not stored
+                outcomes.append(await self.append(value, timeout=timeout))
         return [position for position in outcomes if position is not None]
 
     async def write(self, batch: Sequence[T]) -> None:
@@ -269,8 +279,16 @@ class Stream(Administration[T]):
 
     async def format(self) -> Format:
         """How the stream is stored, or will be; ConfigError if this handle asks for another way."""
-        if self._format is not None:
-            return self._format
+        return self._format or await self._look()
+
+    async def look_again(self) -> int:
+        """See `Administration.look_again`: a handle that had all shards adopts those that came."""
+        if self._agreed:
+            self._wanted_shards = None
+        await self._look()
+        return self._shards
+
+    async def _look(self) -> Format:
         info = await self.client.backend.describe(self.name)
         marks = None if info is None else info.marks
         new = info is None or (marks is None and not info.length and not info.added)
@@ -287,6 +305,7 @@ class Stream(Administration[T]):
         self._adopt_shards(1 if marks is None and not new else marks and marks.shards)
         if not new:
             self._format = form
+            self._agreed = self._shards > 1
         return form
 
     def forget(self) -> None:
@@ -326,6 +345,8 @@ class Stream(Administration[T]):
                 f"{self._wanted_shards}; leave shards out to adopt what is stored"
             )
         self._shards = stored or self._wanted_shards or 1
+        if not 1 < self._of <= self._shards:
+            self._of = self._shards  # else it has grown: its shards keep the names they have here
 
     def _index(self, key: str | None) -> int:
         """The shard of a key; without one, each in its turn."""
@@ -339,7 +360,9 @@ class Stream(Administration[T]):
     async def _appender(self, index: int, options: AppendOptions) -> Appender:
         form = await self.format()
         marks = form.marks(self._shards)
-        return await self.client.backend.appender(self.shard(index), marks, options)
+        appender: Appender = await self.client.backend.appender(self.shard(index), marks, options)
+        self._agreed = self._shards > 1
+        return appender
 
     async def _lane(self, index: int, only_if_exists: bool, confirm: Confirm | None = None) -> Lane:
         """The lane of single appends to a shard; one for all handles of the client."""

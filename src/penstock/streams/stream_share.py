@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from penstock.clock import Backoff, Clock
 from penstock.errors import BackendError, BackendUnavailable, LeaseLost
-from penstock.event import Event, Shard
-from penstock.ports import MemberOptions, Page, Rebalanced, ShardMember
+from penstock.event import OLDEST, Event, Shard
+from penstock.ports import MemberOptions, Page, Rebalanced, ShardMember, ShardsCame
 from penstock.streams.ending import Ending
 from penstock.streams.shard_work import ShardWork
 
@@ -113,8 +113,9 @@ class StreamShare(Generic[T]):
         self._ending: Ending | None = None
         self._committing = asyncio.Lock()
         self._asked_at = 0.0
+        self._joined = Shard(stream.name)
         self.works: dict[Shard, ShardWork[T]] = {}
-        self.ended = self.stopped = self._quiet = False
+        self.ended = self.stopped = self._quiet = self._moves = False
 
     @property
     def member(self) -> ShardMember:
@@ -133,17 +134,30 @@ class StreamShare(Generic[T]):
         self._ending = await Ending.anchor(
             self._backend, self.shards, until, self._clock, shared=True
         )
-        await self.join()
+        try:
+            await self.join()
+        except ShardsCame:  # between the look and now
+            await self.stream.look_again()
+            await self.open(until)
+
+    async def came(self, count: int) -> None:
+        """The stream is in so many shards now; see `opening.Closable.on_shards`."""
+        if count > len(self.shards) or (count > 1 and self._joined.of == 1):
+            await self.stream.look_again()
+            self._moves = self._joined.of == 1
 
     async def join(self) -> None:
         """Become a member, again after `leave`."""
-        self._member = await self._backend.own(self.shards[0], self._group, self._options)
+        self._joined = self.shards[0]
+        self._member = await self._backend.own(self._joined, self._group, self._options)
 
     async def run(self) -> None:
         """Fetch, and look after the shards, also behind the end; raises what cannot be mended."""
         backoff = Backoff()
         while True:
             try:
+                if self._moves:
+                    await self._move_over()
                 if not self.ended and await self._ended():
                     self.ended = True
                     self._shelf.ended()
@@ -180,6 +194,15 @@ class StreamShare(Generic[T]):
             self._member.abandon()
         for shard in list(self.works):
             self._drop(shard)
+
+    async def _move_over(self) -> None:
+        """The stream was not there, and is in shards now: leave the one, share the others."""
+        assert self._ending is not None
+        await self.leave()
+        self._ending.passed(Shard(self.stream.name))
+        self._options = self._options._replace(start=OLDEST)  # it is all new to the group
+        await self.join()
+        self._moves = False
 
     async def _step(self) -> None:
         """Fetch once, and do what that calls for."""

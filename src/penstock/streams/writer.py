@@ -27,10 +27,10 @@ from penstock.errors import (
 )
 from penstock.event import PositionRun, seconds_of
 from penstock.ports import Appender, Stored, Terms
-from penstock.rules.partition import shard_of
 from penstock.rules.terms import digest
 from penstock.streams.format import Format, make_meta
-from penstock.streams.lane import Batched, Lane, Receipt
+from penstock.streams.lane import Batched, Receipt
+from penstock.streams.routes import Routes
 
 if TYPE_CHECKING:
     from penstock.streams.stream import Stream
@@ -79,14 +79,12 @@ class Writer(Generic[T]):
                 f"got {max_pending} and {max_pending_bytes}"
             )
         self._stream = stream
-        self._open_appender = open_appender
+        self._routes = Routes(stream, open_appender, self._on_done, self._on_failed)
         self._max_pending = max_pending
         self._max_bytes = max_pending_bytes
         self._idempotent = idempotent
         self._dedupe = dedupe and idempotent
-        self._lanes: list[Lane] = []
         self._format: Format | None = None
-        self._turn = 0
         self._pending = 0
         self._bytes = 0
         self._sent = self._stored = self._failed = self._unknown = 0
@@ -115,12 +113,7 @@ class Writer(Generic[T]):
             BackendError: refused, or not reachable.
         """
         form = await self._stream.format()
-        try:
-            for index in range(self._stream.shards):
-                self._lanes.append(Lane(await self._open_appender(index), self._on_done))
-        except BaseException:
-            await self._close_lanes()  # those of earlier shards
-            raise
+        await self._routes.open()
         self._format = form
         self._stream.client.opened(self)
         return self
@@ -207,6 +200,8 @@ class Writer(Generic[T]):
         """
         if self._failures or self._closed or self._blocked is not None:
             self._refuse()
+        if self._routes.changing:
+            await self._wait_for_routes()
         meta = make_meta(name, topic, key, headers, id, timestamp)
         if self._format is None:
             raise ClosedError("a writer must be opened: write 'async with stream.writer()'")
@@ -219,7 +214,7 @@ class Writer(Generic[T]):
         self._sent += 1
         ticket = Receipt() if receipt else None
         if id is None and due is None:
-            self._lane(key).add(fields, size, ticket)
+            self._routes.lane(key).add(fields, size, ticket)
         else:
             self._add_with_terms(fields, size, ticket, id if self._dedupe else None, key, due)
         return ticket
@@ -244,11 +239,7 @@ class Writer(Generic[T]):
             OutcomeUnknown: some may be stored; it counts stored, unknown and unsent events since
                 the last flush. After it, sends are taken again.
         """
-        for lane in self._lanes:
-            lane.submit()
-        if flying := [future for lane in self._lanes for future in lane.flying]:
-            await asyncio.wait(flying)
-            await asyncio.sleep(0)  # the outcomes are told in callbacks
+        await self._routes.outcomes()
         blocked, self._blocked = self._blocked, None
         error = self._untold()
         before, self._before = self._before, self.statistics()
@@ -257,10 +248,15 @@ class Writer(Generic[T]):
         if error is not None:
             raise error
 
+    async def on_shards(self, stream: str, count: int) -> None:
+        """See `opening.Closable.on_shards`: keys are spread over all of them from then on."""
+        if not self._closed:
+            await self._routes.follow(count)
+
     async def aclose(self) -> None:
         """Close at once; what has no outcome stays without. Leaving the block flushes first."""
         self._closed = True
-        await self._close_lanes()
+        await self._routes.aclose()
 
     def statistics(self) -> WriterStatistics:
         """What was sent, and what became of it."""
@@ -271,13 +267,10 @@ class Writer(Generic[T]):
     def __repr__(self) -> str:
         return f"<Writer {self._stream.name!r} {self._pending} pending>"
 
-    def _lane(self, key: str | None) -> Lane:
-        if len(self._lanes) == 1:
-            return self._lanes[0]
-        if key is not None:
-            return self._lanes[shard_of(key, len(self._lanes))]
-        self._turn = (self._turn + 1) % len(self._lanes)
-        return self._lanes[self._turn]
+    async def _wait_for_routes(self) -> None:
+        """The stream has got more shards: what was refused for it goes first."""
+        await self._routes.settled()
+        self._refuse()
 
     def _due(self, time: float | datetime) -> float:
         """Seconds since 1970; ConfigError where an event could not wait for them."""
@@ -299,26 +292,14 @@ class Writer(Generic[T]):
         terms = None
         if id is not None or due is not None:
             terms = Terms(id or "", b"" if id is None else digest(fields), None, due)
-        self._lane(id if key is None else key).add(fields, size, ticket, None, terms)
-
-    async def _close_lanes(self) -> None:
-        """Cancelled: each of them ends all the same."""
-        lanes = self._lanes
-        if self._format is None:  # it was never open, and may be opened again
-            self._lanes = []
-        closing = [asyncio.create_task(lane.appender.aclose()) for lane in lanes]
-        if closing:
-            await asyncio.wait(closing)
-        for closed in closing:
-            closed.result()
+        self._routes.lane(id if key is None else key).add(fields, size, ticket, None, terms)
 
     async def _wait_for_room(self, size: int) -> None:
         """Until there is room for *size* bytes more; one event may always be under way."""
         while self._pending and (
             self._pending >= self._max_pending or self._bytes + size > self._max_bytes
         ):
-            for lane in self._lanes:
-                lane.submit()
+            self._routes.submit()
             self._room.clear()
             await self._room.wait()
             if self._failures or self._closed or self._blocked is not None:
@@ -327,9 +308,7 @@ class Writer(Generic[T]):
     def _on_done(self, batch: Batched) -> None:
         """A batch has an outcome."""
         count = batch.events
-        self._pending -= count
-        self._bytes -= batch.size
-        self._room.set()
+        self._let_go(batch)
         error = batch.future.exception()
         if error is None:
             self._stored += count
@@ -341,9 +320,24 @@ class Writer(Generic[T]):
             self._stored += error.stored
             self._blocked = self._blocked or error
         else:
-            self._failed += count
-            receipts = [receipt for _, receipt in batch.receipts]
-            self._failures.append((error, receipts if len(receipts) == count else []))
+            self._count_failed(batch, error)
+
+    def _on_failed(self, batch: Batched, error: BaseException) -> None:
+        """A batch was refused, and nothing of it is stored."""
+        for _, receipt in batch.receipts:
+            receipt.resolve(error)
+        self._let_go(batch)
+        self._count_failed(batch, error)
+
+    def _let_go(self, batch: Batched) -> None:
+        self._pending -= batch.events
+        self._bytes -= batch.size
+        self._room.set()
+
+    def _count_failed(self, batch: Batched, error: BaseException) -> None:
+        self._failed += batch.events
+        receipts = [receipt for _, receipt in batch.receipts]
+        self._failures.append((error, receipts if len(receipts) == batch.events else []))
 
     def _look_for_conflicts(
         self, stored: Sequence[Stored], receipts: Mapping[int, Receipt]

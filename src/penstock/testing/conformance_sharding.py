@@ -7,20 +7,27 @@ Used by     conformance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from penstock.errors import ConfigError, NotFound
-from penstock.event import OLDEST, Shard
-from penstock.ports import AppendOptions, Log, Marks, TrimTo
+from penstock.event import NEWEST, OLDEST, Shard
+from penstock.ports import AppendOptions, Log, Marks, MemberOptions, ShardsCame, TrimTo
 from penstock.testing.conformance_tools import (
     MARKS,
+    PATIENCE,
     Check,
     Harness,
+    Owner,
     append,
+    drain,
+    joined,
     numbered,
+    numbers,
     read_numbers,
     reading,
+    settled,
     shards_of,
 )
 
@@ -57,6 +64,39 @@ async def check_one_log_is_not_split_afterwards(harness: Harness) -> None:
         found = await backend.describe(name)
         assert found is not None
         assert (found.marks, found.length) == (MARKS, 1)
+
+
+async def check_what_came_before_the_shards_is_in_nobodys_way(harness: Harness) -> None:
+    """One log that only groups stand at may still become shards; then joining it says so.
+
+    What such a group meets in the shards is new to it, wherever it was to begin.
+    """
+    name = harness.fresh_name()
+    lone, shards = Shard(name), shards_of(name, 2)
+    options = MemberOptions(NEWEST, lease=harness.lease)
+    async with harness.open() as backend:
+        assert await backend.create_group(lone, "made", NEWEST)
+        sharer = await backend.own(lone, "sharing", options)
+        before = await backend.appender(lone, MARKS, AppendOptions())
+        async with joined(backend, harness, [lone], start=NEWEST) as early:
+            for shard in shards:
+                await append(backend, shard, numbered(shard.index, 1))
+            assert await _told(backend.join([lone], "late", options))
+            assert await _told(backend.own(lone, "later", options))
+            assert await _told(backend.create_group(lone, "latest", NEWEST))
+            assert await _told(before.submit(numbered(9, 1)))
+            await early.add(shards, NEWEST)
+            await early.remove([lone])
+            assert sorted(numbers(await drain(early, 2))) == [0, 1]
+        await before.aclose()
+        await sharer.leave()
+
+        assert await backend.create_group(shards[0], "made", NEWEST)
+        async with joined(backend, harness, shards, start=NEWEST, group="made") as late:
+            assert sorted(numbers(await drain(late, 2))) == [0, 1]
+        owner = Owner(await backend.own(shards[0], "sharing", options))
+        await settled([owner], lambda: sorted(numbers(owner.events)) == [0, 1])
+        await owner.member.leave()
 
 
 async def check_a_sharded_stream_is_destroyed_whole(harness: Harness) -> None:
@@ -138,7 +178,17 @@ async def check_a_pattern_is_about_names(harness: Harness) -> None:
 async def _refused(backend: Log, shard: Shard, marks: Marks) -> bool:
     try:
         await backend.appender(shard, marks, AppendOptions())
-    except ConfigError:
+    except (ConfigError, ShardsCame):
+        return True
+    return False
+
+
+async def _told(attempt: Awaitable[object]) -> bool:
+    """Whether it is said that the stream has come to be in shards."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await attempt
+    except ShardsCame:
         return True
     return False
 
@@ -146,6 +196,7 @@ async def _refused(backend: Log, shard: Shard, marks: Marks) -> bool:
 SHARDING_CHECKS: Final[Sequence[Check]] = (
     check_all_shards_have_one_set_of_marks,
     check_one_log_is_not_split_afterwards,
+    check_what_came_before_the_shards_is_in_nobodys_way,
     check_a_sharded_stream_is_destroyed_whole,
     check_an_open_session_sees_that_its_stream_was_destroyed,
     check_a_shard_without_events_exists_with_its_stream,

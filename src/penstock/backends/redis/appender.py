@@ -30,7 +30,7 @@ from penstock.backends.redis.wire import Arg, Wire
 from penstock.clock import Backoff, Clock
 from penstock.errors import BackendUnavailable, ClosedError, OutcomeUnknown, PenstockError
 from penstock.observers import Observers
-from penstock.ports import AppendOptions, Fields, Marks, Stored, Terms
+from penstock.ports import AppendOptions, Fields, Marks, ShardsCame, Stored, Terms
 from penstock.rules.durability import Way
 from penstock.rules.session import Answer, AppendSession, Flight
 from penstock.signals import Signal
@@ -90,7 +90,7 @@ class RedisAppender:
         self._mender: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
-        self._unheard = False
+        self._unheard = self._grown = False
         self._confirming: Confirming | None = None
         self._own: Link | None = None
 
@@ -114,6 +114,9 @@ class RedisAppender:
         if self._unheard:
             text = f"{_ORDER.format(self._place)}, and its sender has not heard of it yet"
             future.set_exception(OutcomeUnknown(text, unsent=len(batch)))
+            return future
+        if self._grown:
+            future.set_exception(ShardsCame(self._keys.stream))
             return future
         limit = self._options.timeout if timeout is None else timeout
         args = arguments(batch, terms)
@@ -239,6 +242,8 @@ class RedisAppender:
         while not self._rules.idle:
             try:
                 await self._attempt()
+            except ShardsCame:
+                raise
             except BackendUnavailable as error:
                 self._cause = error
                 await self._clock.sleep(self._backoff.next())
@@ -282,7 +287,7 @@ class RedisAppender:
             keys = [self._keys.session(one) for one in given_up]
             await self._link.call("DEL", *keys, verb="append to", key=self._keys.stream)
             self._given_up = [one for one in self._given_up if one not in given_up]
-        self._marks, self._marked = await open_session(
+        marks, self._marked = await open_session(
             self._link,
             self._keys,
             self._marks,
@@ -291,6 +296,8 @@ class RedisAppender:
             TTL if fresh else 0,
             self._wire is not None,
         )
+        self._grown |= marks.shards != self._marks.shards  # what was submitted goes, but no more
+        self._marks = marks
         self._opened = session == self._session  # else it was given up meanwhile
         self._wire = wire
 

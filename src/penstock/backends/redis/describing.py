@@ -57,6 +57,7 @@ async def destroy(link: Link, stream: str) -> bool:
     if count > 1:
         base = Keys(stream)
         rosters = [base.roster(name) for name in rosters]
+        await _destroy(link, base)  # a group may have been made before the stream was
         await link.call("UNLINK", *base.kept, *rosters, verb="destroy", key=stream)
     return there
 

@@ -29,7 +29,7 @@ from penstock.backends.redis.replies import by_name, failures, group_info, text
 from penstock.backends.redis.wire import Wire
 from penstock.clock import Clock
 from penstock.errors import ConfigError, NotFound
-from penstock.event import Position, Shard, Start
+from penstock.event import OLDEST, Position, Shard, Start
 from penstock.observers import Observers
 from penstock.ports import GroupInfo, MemberOptions, PendingInfo
 from penstock.rules.leases import LeaseWatch
@@ -79,6 +79,7 @@ class RedisGroups(RedisLetters):
 
     async def make(self, shard: Shard, group: str, start: Start) -> Mark:
         """Make the group if there is none; the one that was lost goes on, whatever the start."""
+        start = await self._start_of(shard, group, start)
         at = text(group_start(start))
         made = await make_group(self.link, Keys.of(shard), group, at)
         if made.how == "there" and start.kind != "oldest":
@@ -120,13 +121,24 @@ class RedisGroups(RedisLetters):
         await self.link.call(
             "UNLINK", *keys.of_group(group), verb="drop a group of", key=shard.stream
         )
+        if shard.of > 1 and not shard.replay:  # it may have been there before the stream was
+            await self.drop(Shard(shard.stream), group)
         return bool(gone)
 
     async def create_group(self, shard: Shard, group: str, start: Start) -> bool:
         """See `ports.EventGroups.create_group`."""
+        start = await self._start_of(shard, group, start)
         at = text(group_start(start))
         made = await make_group(self.link, Keys.of(shard), group, at, plain=True)
         return made.how != "there"
+
+    async def _start_of(self, shard: Shard, group: str, start: Start) -> Start:
+        """Where it begins if it is new there: all is new to one that was before the stream was."""
+        if shard.of > 1 and start.kind != "oldest":
+            base = Keys(shard.stream).mark(group)
+            if await self.link.call("EXISTS", base, verb="join a group of", key=shard.stream):
+                return OLDEST
+        return start
 
     async def reset_group(
         self, shard: Shard, group: str, start: Start, *, force: bool = False

@@ -29,7 +29,7 @@ from penstock.backends.redis.shard_scripts import FOUND, GIVE, STRIKE, TAKE
 from penstock.backends.redis.takeovers import LOOK_EVERY
 from penstock.errors import ConfigError
 from penstock.event import OLDEST, Position, Shard, Start
-from penstock.ports import MemberOptions, Ownership
+from penstock.ports import MemberOptions, Ownership, ShardsCame
 from penstock.rules.leases import LeaseWatch
 from penstock.rules.shares import fair_shares
 from penstock.rules.unread import NOWHERE, Unread
@@ -327,6 +327,10 @@ class Holdings:
 
     async def _begins(self, shard: Shard, start: Start) -> str:
         """Behind what a new group begins; ``$``: behind the end, as the server finds it."""
+        if start.kind != "oldest" and shard.of > 1:
+            base = self._home.positions
+            if await self._link.call("HEXISTS", base, self._group, verb="join a group of"):
+                return "0-0"  # it was there before the stream was: everything is new to it
         if start.kind == "newest":
             return "$"
         raw = await start_id(self._link, shard, start)
@@ -335,7 +339,7 @@ class Holdings:
     async def _found(self, shard: Shard, start: str) -> bytes:
         """Make a shard, unless it is there; where this member remembers it, from there."""
         keys, mark = self.keys(shard), self._marks.get(shard)
-        names = [keys.stream, keys.share(self._group), keys.positions]
+        names = [keys.stream, keys.share(self._group), keys.positions, keys.meta]
         args = (self._group, start, secrets.token_hex(8), *(mark or ("", "0-0", 0)))
         reply = await self._link.run(FOUND, names, *args, verb="join a group of", key=keys.stream)
         if reply[0] == b"events":
@@ -343,6 +347,8 @@ class Holdings:
                 f"a group shares either single events or whole shards, and {self._group!r} of "
                 f"{self._stream!r} shares events; choose another name, or share='events'"
             )
+        if reply[0] == b"sharded":
+            raise ShardsCame(self._stream)
         return reply[0]
 
     async def _take(self, shard: Shard, beat: str) -> bool:

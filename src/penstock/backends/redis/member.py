@@ -31,7 +31,7 @@ from penstock.backends.redis.replies import by_name, pages, plain, position_or_n
 from penstock.backends.redis.scripts import PAGE
 from penstock.backends.redis.takeovers import LOOK_EVERY, Takeovers
 from penstock.errors import BackendError, LeaseLost, NotFound
-from penstock.event import Position, Shard
+from penstock.event import Position, Shard, Start
 from penstock.ports import Death, GroupVanished, MemberLapsed, MemberOptions, Page
 from penstock.signals import Kind, Signal
 
@@ -192,13 +192,13 @@ class RedisMember:
                     await self._hand_back(page)
                 await self._hand_back_strays()
 
-    async def add(self, shards: Sequence[Shard]) -> None:
+    async def add(self, shards: Sequence[Shard], start: Start | None = None) -> None:
         """See `ports.EventMember.add`."""
         await self._part()  # what was left before may be among them
         new = [shard for shard in shards if shard not in self._keys]
         try:
             for shard in new:
-                made = await self._groups.make(shard, self._group, self._options.start)
+                made = await self._groups.make(shard, self._group, start or self._options.start)
                 self.marks[shard] = made
                 await self._sit(shard, used=self._options.name is not None)
         except BaseException:  # all or nothing

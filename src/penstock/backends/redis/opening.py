@@ -14,7 +14,7 @@ from penstock.backends.redis.keys import VERSION, Keys
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.scripts import MARK, OPEN
 from penstock.errors import BackendRejected, ConfigError
-from penstock.ports import AppendOptions, Marks
+from penstock.ports import AppendOptions, Marks, ShardsCame
 from penstock.rules.partition import HASH
 
 
@@ -42,6 +42,7 @@ async def open_session(  # noqa: PLR0917 - one caller's state
 
     Raises:
         ConfigError: the stream has other marks, or those of a newer version.
+        ShardsCame: it was to be one log, and is in shards by now.
         BackendError: wrong type of key, no rights, not reachable.
     """
     existing, retention = int(options.only_if_exists), options.retention
@@ -68,6 +69,8 @@ async def open_session(  # noqa: PLR0917 - one caller's state
     status, *about = _texts(reply)
     if status == "open":
         return Open(marks, bool(about[0]))
+    if status == "other" and marks.shards == 1 and about[:2] == [*marks[:2]] and int(about[2]) > 1:
+        raise ShardsCame(keys.stream)
     raise ConfigError(_refusal(keys.stream, status, about, marks))
 
 
@@ -79,7 +82,7 @@ async def _mark(
     Without shards (0) there is no such stream, nor shall be.
     """
     about = (VERSION, *marks, HASH, int(options.only_if_exists), options.retention, int(again))
-    names = [base.stream, base.meta]
+    names = [base.stream, base.meta, base.delayed]
     status, *found = _texts(await link.run(MARK, names, *about, verb="append to", key=base.stream))
     if status == "marked":
         return int(found[0]), found[1]

@@ -26,7 +26,7 @@ from penstock.backends.redis.replies import text
 from penstock.backends.redis.scripts import PAGE
 from penstock.backends.redis.wire import Arg
 from penstock.event import Shard
-from penstock.ports import GroupVanished, MemberOptions
+from penstock.ports import GroupVanished, MemberOptions, ShardsCame
 from penstock.signals import Kind
 
 _OLDEST: Final = "0-0"
@@ -63,12 +63,17 @@ async def make_group(
         start: where a new group begins: ``0``, ``$`` or an id.
         copy: the mark as a member remembers it, for when the server has lost its own.
         plain: begin at *start* even if a group of this name was lost.
+
+    Raises:
+        ShardsCame: it was to be one key, and is in shards by now.
     """
-    names = [keys.stream, keys.mark(group), keys.parked(group), keys.attempts(group)]
+    names = [keys.stream, keys.mark(group), keys.parked(group), keys.attempts(group), keys.meta]
     known = copy or Mark("")
     args = (group, PARKED, start, secrets.token_hex(8), int(not plain), *known[1:])
     reply = await link.run(MAKE, names, *args, verb="join a group of", key=keys.stream)
     how, token, at = map(text, reply)
+    if how == "sharded":
+        raise ShardsCame(keys.stream)
     return Made(how, Mark(token, at))
 
 

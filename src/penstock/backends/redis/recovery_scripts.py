@@ -109,16 +109,18 @@ end
 """
 
 MAKE: Final = Script(
-    4,
+    5,
     _IDS
     + _PLACES
-    + """-- make a group. KEYS stream, mark, parked, attempts
+    + """-- make a group. KEYS stream, mark, parked, attempts, meta
 -- ARGV group, parking consumer, start ('0', '$' or an id), a new token, marks count ('0', '1'),
 -- a copy of the mark: position, added, last (or '')
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'none' and kind ~= 'stream' then
   return redis.error_reply('WRONGTYPE the key holds a ' .. kind .. ', not a stream')
 end
+local parts = redis.call('HMGET', KEYS[5], 'shards', 'shard')
+if parts[1] and parts[1] ~= '1' and not parts[2] then return {'sharded', '', ''} end
 local token = redis.call('HGET', KEYS[2], 'token')
 local stream = {length = 0, ['entries-added'] = 0, ['last-generated-id'] = '0-0',
   ['max-deleted-entry-id'] = '0-0'}

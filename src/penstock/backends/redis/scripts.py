@@ -97,13 +97,19 @@ return {'open', m[1] and 1 or 0}
 )
 
 MARK: Final = Script(
-    2,
-    """-- the marks of a stream in shards. KEYS the stream's own name, its meta
+    3,
+    """-- the marks of a stream in shards. KEYS the stream's own name, its meta, its delayed events
 -- ARGV version, layout, codec, shards, hash, only_if_exists, retention or '', opened before
 local m = redis.call('HMGET', KEYS[2], 'version', 'layout', 'codec', 'shards', 'grown', 'hash')
 if m[1] and tonumber(m[1]) > tonumber(ARGV[1]) then return {'newer', m[1]} end
 if redis.call('TYPE', KEYS[1]).ok == 'stream' then
-  return {'other', m[2] or 'fields', m[3] or 'fields', 1}
+  -- one that was made for a group, and that nothing was ever appended to, is in nobody's way
+  local fresh = redis.call('XLEN', KEYS[1]) == 0 and redis.call('EXISTS', KEYS[3]) == 0
+  local info = fresh and redis.call('XINFO', 'STREAM', KEYS[1]) or {}
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' and info[i + 1] ~= '0-0' then fresh = false end
+  end
+  if not fresh then return {'other', m[2] or 'fields', m[3] or 'fields', 1} end
 end
 if m[1] and m[4] ~= '1' then
   if m[6] ~= ARGV[5] then return {'hash', m[6] or ''} end

@@ -41,8 +41,8 @@ end
 """
 
 FOUND: Final = Script(
-    3,
-    """-- make a shard of a group. KEYS stream, share, positions
+    4,
+    """-- make a shard of a group. KEYS stream, share, positions, meta
 -- ARGV group, start or '$', token, then what a member remembers: mark or '', last id, added
 """
     + _COMMON
@@ -58,6 +58,8 @@ if kind == 'stream' then
     end
   end
 end
+local parts = redis.call('HMGET', KEYS[4], 'shards', 'shard')
+if parts[1] and parts[1] ~= '1' and not parts[2] then return {'sharded'} end
 local there = redis.call('HGET', KEYS[2], 'token')
 if there and redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return {'there'} end
 local start, last, added = ARGV[2], stream_end(KEYS[1])

@@ -53,12 +53,18 @@ class StreamInfo(NamedTuple):
 
 
 class MemberInfo(NamedTuple):
-    """A member of a group: `beating` is None where the backend does not lease members."""
+    """A member of a group: `beating` is None where the backend does not lease members.
+
+    Of a group that shares shards: `resting`, because its program hangs, it is due no shard;
+    `standby`: it owns none.
+    """
 
     name: str
     pending: int
     idle: float
     beating: bool | None
+    resting: bool = False
+    standby: bool = False
 
 
 class GroupInfo(NamedTuple):

@@ -17,6 +17,11 @@ pytestmark = pytest.mark.one_loop
 IDS = [b"1-%d" % n for n in range(10)]
 
 
+def page(first: int, count: int) -> list[bytes]:
+    """A page of entries."""
+    return [at(n).raw for n in range(first, first + count)]
+
+
 def at(n: int) -> Position:
     return Position((1, n))
 
@@ -138,14 +143,34 @@ def test_hands_count_from_the_last_word() -> None:
 def test_what_was_trimmed_unread_is_counted_exactly() -> None:
     """Behind the place, also when single entries were removed; and at the end."""
     unread = Unread(NOWHERE, NOWHERE, NOWHERE, 0)
-    unread.read(at(9), 10)
+    unread.read(page(0, 10))
     assert unread.lost(at(5), at(99), 100, 95) == 0  # five that were read are gone
     assert unread.lost(at(30), at(99), 100, 70) == 20
     assert unread.lost(at(30), at(99), 100, 70) == 0
-    unread.read(at(39), 10)
-    unread.read(at(99), 50)  # ten were trimmed between two looks
+    unread.read(page(30, 10))
+    unread.read(page(50, 50))  # ten were trimmed between two looks
     assert unread.lost(at(99), at(99), 100, 1) == 10
     assert unread.kept(at(99)) == (at(99), 100)
+
+
+def test_how_many_came_is_known_within_a_page() -> None:
+    """So the lag is known whatever is committed; between two entries too, and after a hand-over."""
+    unread = Unread(at(3), at(9), at(3), 40)
+    unread.read(page(4, 6))
+    unread.read(page(20, 5))
+    assert unread.kept(at(3)) == (at(3), 40)
+    assert unread.kept(at(6)) == (at(6), 43)
+    assert unread.kept(at(9)) == (at(9), 46)
+    assert unread.kept(at(15)) == (at(15), 46)
+    assert unread.kept(at(23)) == (at(23), 50)
+    assert unread.kept(at(24)) == (at(24), 51)
+    uncounted = Unread(at(3), at(9), None, 0)
+    uncounted.read(page(4, 6))
+    assert uncounted.kept(at(6)) is None
+    assert uncounted.lost(None, at(9), 60, 0) == 0
+    uncounted.read(page(10, 4))
+    assert uncounted.kept(at(8)) is None, "before it was counted"
+    assert uncounted.kept(at(11)) == (at(11), 62)
 
 
 def test_another_log_is_noticed() -> None:

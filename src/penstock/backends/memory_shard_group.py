@@ -101,14 +101,27 @@ class ShardGroup:
             pending=0,
             parked=0,
             last=None if done == ZERO else Position(done),
-            members=tuple(
-                MemberInfo(one.name, 0, now - one.active, one.beating(now))
-                for one in self.members.values()
-                if len(self.slots) == 1 or one is slot.owner
-            ),
+            members=self._listed(shard.index, now),
             lag_seconds=max(0.0, time - since),
             dead=len(dead.keys) if dead else 0,
             deliveries=log.added - lag,
+        )
+
+    def _listed(self, index: int, now: float) -> tuple[MemberInfo, ...]:
+        """The owner of a shard; those that own none are listed beside the first."""
+        busy = {slot.owner.name for slot in self.slots if slot.owner is not None}
+        owner = self.slots[index].owner
+        return tuple(
+            MemberInfo(
+                one.name,
+                0,
+                now - one.active,
+                one.beating(now),
+                resting=one.resting,
+                standby=one.name not in busy,
+            )
+            for one in self.members.values()
+            if one is owner or (index == 0 and one.name not in busy)
         )
 
     def needed(self, index: int) -> Key:

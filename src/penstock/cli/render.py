@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from penstock import Position
-from penstock.ports import GroupInfo, PendingInfo, StreamInfo
+from penstock.ports import GroupInfo, MemberInfo, PendingInfo, StreamInfo
 
 
 class Table(NamedTuple):
@@ -106,7 +106,7 @@ def members_table(groups: Sequence[GroupInfo]) -> Table:
         (
             group.name,
             group.shard.index,
-            *(one.name, one.pending, round(one.idle, 3), _life(one.beating)),
+            *(one.name, one.pending, round(one.idle, 3), _life(one)),
         )
         for group in groups
         for one in group.members
@@ -233,5 +233,9 @@ def _or_none(position: Position | None) -> str | None:
     return None if position is None else str(position)
 
 
-def _life(beating: bool | None) -> str:
-    return "foreign" if beating is None else "alive" if beating else "silent"
+def _life(member: MemberInfo) -> str:
+    if member.beating is None:
+        return "foreign"
+    if not member.beating:
+        return "silent"
+    return "resting" if member.resting else "standby" if member.standby else "alive"

@@ -9,13 +9,15 @@ Invariants  1. where every entry up to the place that was read is gone, what is 
             2. where the count is not known, nothing is said; it is known again when the reader has
                caught up with the end.
             3. a log that has had fewer entries, or ends before what it had, is another one.
-Cost        per page of entries: two comparisons.
+Cost        per page of entries: two comparisons, and its ids are kept until it is committed.
 Used by     backends with groups that share shards.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 
 from penstock.event import Position
 
@@ -39,16 +41,16 @@ class Unread:
         self._at = position
         self._seen = seen
         self._count = count if counted == position else None
-        self._kept: deque[tuple[Position, int]] = deque()
+        self._kept: deque[tuple[Position, int, Sequence[bytes]]] = deque()
         self._keep()
 
-    def read(self, last: Position, entries: int) -> None:
-        """*entries* were read, the last of them at *last*."""
-        self._at = last
-        self._seen = max(self._seen, last)
+    def read(self, ids: Sequence[bytes]) -> None:
+        """A page of entries was read."""
+        self._at = Position.of(ids[-1])
+        self._seen = max(self._seen, self._at)
         if self._count is not None:
-            self._count += entries
-            self._keep()
+            self._count += len(ids)
+            self._keep(ids)
 
     def is_other(self, newest: Position, added: int) -> bool:
         """Whether a log that ends at *newest*, and has had *added* entries, is another one."""
@@ -70,12 +72,25 @@ class Unread:
         return max(0, missing)
 
     def kept(self, position: Position) -> tuple[Position, int] | None:
-        """The last counted place at or before *position*, which is committed now."""
+        """*position*, and how many entries came up to it; it is committed now.
+
+        Where that is not counted, the last place before it that is; None: there is none.
+        """
         kept = self._kept
         while len(kept) > 1 and kept[1][0] <= position:
             kept.popleft()
-        return kept[0] if kept and kept[0][0] <= position else None
+        if not kept:
+            return None
+        known, page = kept[0][:2], kept[1] if len(kept) > 1 else None
+        if known[0] > position:  # what was counted begins behind it, or in the page around it
+            known, page = None, kept[0]
+        elif known[0] == position:
+            return known
+        if page is None or not page[2]:
+            return known
+        _, count, ids = page
+        return position, count - len(ids) + bisect_right(ids, position, key=Position.of)
 
-    def _keep(self) -> None:
+    def _keep(self, ids: Sequence[bytes] = ()) -> None:
         if self._count is not None and (not self._kept or self._kept[-1][0] != self._at):
-            self._kept.append((self._at, self._count))
+            self._kept.append((self._at, self._count, ids))

@@ -24,10 +24,12 @@ return 'joined'
 
 BEAT: Final = Script(
     1,
-    """-- one heartbeat. KEYS beats; ARGV member, incarnation, counter
+    """-- one heartbeat. KEYS beats; ARGV member, incarnation, counter, note
 local beat = redis.call('HGET', KEYS[1], ARGV[1])
 if not beat or string.sub(beat, 1, #ARGV[2]) ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. ARGV[3])
+local time = redis.call('TIME')  -- for people: nobody is judged by it
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. ARGV[3] .. '@' .. now .. ARGV[4])
 return 1
 """,
     when_full=True,

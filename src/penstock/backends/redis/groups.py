@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 from weakref import WeakSet
 
+from penstock.backends.redis.beats import lease_of
 from penstock.backends.redis.control import preload
 from penstock.backends.redis.edge import ReplyError, mapped, refused
 from penstock.backends.redis.group_scripts import JOIN
 from penstock.backends.redis.heart import Heart
-from penstock.backends.redis.joining import group_start, lease_of, new_incarnation, own_name
+from penstock.backends.redis.joining import group_start, new_incarnation, own_name
 from penstock.backends.redis.keys import PARKED, Keys, stream_key
 from penstock.backends.redis.letters import RedisLetters
 from penstock.backends.redis.link import Address, Link

@@ -32,7 +32,7 @@ class Pulse:
         struck: the server refused a beat: others have taken this member's events.
         late: no beat was confirmed for a whole lease: others may have.
         turned: when the event loop last turned, by the clock.
-        note: what the counter ends in; `said`: what it ended in last.
+        note: what the beat ends in; `said`: what it ended in last.
     """
 
     def __init__(  # noqa: PLR0917 - a record
@@ -91,7 +91,7 @@ class Heart:
         self._changed.set()
 
     def say(self, pulse: Pulse, note: str) -> None:
-        """End the counter of *pulse* in *note* from now on; it beats at once."""
+        """End the beats of *pulse* in *note* from now on; it beats at once."""
         pulse.note = note
         self._changed.set()
 
@@ -173,6 +173,6 @@ class Heart:
     def _pipeline(client: redis.Redis, pulses: list[Pulse]) -> list[Any]:
         pipeline = cast("Any", client).pipeline(transaction=False)
         for pulse in pulses:
-            args = (pulse.member, pulse.incarnation, f"{pulse.counter}{pulse.said}")
+            args = (pulse.member, pulse.incarnation, pulse.counter, pulse.said)
             pipeline.evalsha(BEAT.sha, 1, pulse.key, *args)
         return pipeline.execute(raise_on_error=False)

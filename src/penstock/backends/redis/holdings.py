@@ -18,10 +18,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from penstock.backends.redis.beats import RESTING, is_resting, lease_of
 from penstock.backends.redis.cursor import start_id
 from penstock.backends.redis.edge import ReplyError, mapped
 from penstock.backends.redis.heart import Pulse
-from penstock.backends.redis.joining import RESTING, is_resting, lease_of
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.replies import text
 from penstock.backends.redis.shard_reading import Place

@@ -1,10 +1,7 @@
 """Joining: what a group and a member begin with.
 
-Does        say where a group begins; name members; make and read what beats begin with.
+Does        say where a group begins; name members; make what their beats begin with.
 Does not    make groups (`recovery.py`), beat, or hand out events.
-Invariants  1. a beat is ``token:lease in ms:counter``: the lease goes with it, so that members with
-               different leases (a rolling change of it) do not take each other for dead.
-            2. the counter of a member that rests ends in ``r``.
 """
 
 from __future__ import annotations
@@ -13,7 +10,6 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from typing import Final
 
 from penstock.backends.redis.cursor import BLOCK
 from penstock.backends.redis.edge import ReplyError
@@ -23,9 +19,6 @@ from penstock.backends.redis.wire import Arg
 from penstock.errors import BackendError
 from penstock.event import Shard, Start
 from penstock.rules.gaps import before_time
-
-RESTING: Final = "r"
-"""What the counter of a member that rests ends in."""
 
 
 async def join_replay(link: Link, keys: Keys, group: str) -> bool:
@@ -71,14 +64,3 @@ def new_incarnation(lease: float) -> str:
 def own_name() -> str:
     """A name that nobody else has had, and that tells people where the member is."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def is_resting(beat: str) -> bool:
-    """Whether a member with *beat* is due no shards, because its program hangs."""
-    return beat.endswith(RESTING)
-
-
-def lease_of(beat: str, own: float) -> float:
-    """The lease by which a member with *beat* is judged: the longer of its and ours, in seconds."""
-    parts = beat.split(":")
-    return max(own, int(parts[1]) / 1000) if len(parts) == 3 else own

@@ -12,7 +12,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
-from penstock.backends.redis.joining import group_start, lease_of
+from penstock.backends.redis.beats import lease_of
+from penstock.backends.redis.joining import group_start
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.recovery_scripts import RESET, RESET_SHARE

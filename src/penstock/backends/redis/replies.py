@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from penstock.backends.letter_format import without_position
+from penstock.backends.redis.beats import is_beating
 from penstock.backends.redis.keys import PARKED
 from penstock.event import Position, Shard
 from penstock.ports import GroupInfo, MemberInfo, Page
@@ -67,7 +68,7 @@ def group_info(shard: Shard, about: dict[str, Any], replies: Sequence[Any]) -> G
     """
     consumers, flat, oldest, following, length, dead, mark, (seconds, _) = replies
     beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
-    members = [member_info(by_name(consumer), beats) for consumer in consumers]
+    members = [member_info(by_name(consumer), beats, float(seconds)) for consumer in consumers]
     parked = next((member.pending for member in members if member.name == PARKED), 0)
     lag = 0 if not following else about.get("lag")
     since = int(following[0][0].partition(b"-")[0]) / 1000 if following else float(seconds)
@@ -87,9 +88,9 @@ def group_info(shard: Shard, about: dict[str, Any], replies: Sequence[Any]) -> G
     )
 
 
-def member_info(about: dict[str, Any], beats: dict[str, str]) -> MemberInfo:
+def member_info(about: dict[str, Any], beats: dict[str, str], now: float) -> MemberInfo:
     """A member, from XINFO CONSUMERS and the heartbeats."""
     name = text(about["name"])
     beat = beats.get(name)
-    beating = None if beat is None else beat != "struck"
+    beating = None if beat is None else is_beating(beat, now)
     return MemberInfo(name, about["pending"], about["idle"] / 1000, beating)

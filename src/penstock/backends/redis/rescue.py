@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from penstock.backends.redis.joining import lease_of
+from penstock.backends.redis.beats import lease_of
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, text

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from penstock.backends.redis.beats import age_of, is_beating, is_resting
 from penstock.backends.redis.control import preload
 from penstock.backends.redis.edge import ReplyError, mapped
 from penstock.backends.redis.groups import RedisGroups, entries_between
@@ -123,34 +124,41 @@ class RedisShardGroups(RedisGroups):
 
     async def _sharing(self, shard: Shard) -> list[GroupInfo]:
         keys = Keys.of(shard)
-        wire = await self.link.wire()
+        wire, patience = await self.link.wire(), self.address.timeout
         with mapped(self.address.place, verb="list groups of", key=keys.stream):
-            flat = await wire.call("HGETALL", keys.positions, timeout=self.address.timeout)
-            positions = list(zip(flat[::2], flat[1::2], strict=True))
+            flat = await wire.call("HGETALL", keys.positions, timeout=patience)
             found: list[GroupInfo] = []
-            for name, position in positions:
+            for name, position in zip(flat[::2], flat[1::2], strict=True):
                 group = text(name)
+                shares = [Keys.of(one).share(group) for one in _others(shard)]
                 replies = await wire.call_many(
                     [
                         ("HMGET", keys.share(group), "owner", "counted", "count"),
-                        ("HKEYS", Keys(shard.stream).roster(group)),
+                        ("HGETALL", Keys(shard.stream).roster(group)),
                         ("XINFO", "STREAM", keys.stream),
                         ("XLEN", keys.letters(group)),
                         ("XRANGE", keys.stream, b"(" + position, "+", "COUNT", 1),
                         ("TIME",),
+                        *(("HGET", share, "owner") for share in shares),
                     ],
-                    timeout=self.address.timeout,
+                    timeout=patience,
                 )
                 info = _sharing_info(shard, group, position, replies)
                 found.append(await _with_lag(wire, keys.stream, info, position, replies))
         return found
 
 
+def _others(shard: Shard) -> list[Shard]:
+    """The other shards, where who owns none is listed: beside the first."""
+    return [shard._replace(index=n) for n in range(1, shard.of)] if shard.index == 0 else []
+
+
 def _sharing_info(shard: Shard, group: str, position: bytes, replies: list[Any]) -> GroupInfo:
     """A group that shares shards, but for how far it is behind."""
-    (owner, *_), members, _, dead, following, (seconds, _) = replies
+    (owner, *_), roster, _, dead, following, (seconds, _), *owners = replies
     since = int(following[0][0].partition(b"-")[0]) / 1000 if following else float(seconds)
-    known = [] if isinstance(members, ReplyError) else [text(name) for name in members]
+    busy = {text(one) for one in (owner, *owners) if one}
+    beats = {text(name): text(beat) for name, beat in zip(roster[::2], roster[1::2], strict=True)}
     return GroupInfo(
         name=group,
         shard=shard,
@@ -160,19 +168,24 @@ def _sharing_info(shard: Shard, group: str, position: bytes, replies: list[Any])
         dead=dead if isinstance(dead, int) else 0,
         last=position_or_none(position),
         members=tuple(
-            MemberInfo(name, 0, 0.0, beating=True)
-            for name in known
-            if shard.of == 1 or name == text(owner or b"")
+            _member(name, beat, float(seconds), standby=name not in busy)
+            for name, beat in beats.items()
+            if name == text(owner or b"") or (shard.index == 0 and name not in busy)
         ),
         lag_seconds=max(0.0, float(seconds) - since),
     )
+
+
+def _member(name: str, beat: str, now: float, *, standby: bool) -> MemberInfo:
+    age, beating = age_of(beat, now), is_beating(beat, now)
+    return MemberInfo(name, 0, age, beating, resting=is_resting(beat), standby=standby)
 
 
 async def _with_lag(
     wire: Wire, key: str, info: GroupInfo, position: bytes, replies: list[Any]
 ) -> GroupInfo:
     """The group with its lag: behind what was committed, by the last counted place before that."""
-    (_, counted, count), _, stream, _, following, _ = replies
+    (_, counted, count), _, stream, _, following, *_ = replies
     if isinstance(stream, ReplyError):  # no event has been there yet
         return info._replace(lag=0, deliveries=0)
     about = dict(zip(stream[::2], stream[1::2], strict=True))

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from penstock.backends.redis.beats import lease_of
 from penstock.backends.redis.group_scripts import JOIN
-from penstock.backends.redis.joining import lease_of
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.replies import text
 from penstock.errors import ConfigError, LeaseLost

@@ -151,7 +151,7 @@ class ShardReading:
             if places.get(key) is place and place.after == after:
                 place.after = entries[-1][0]
                 place.lags = len(entries) >= self._each
-                place.unread.read(Position.of(place.after), len(entries))
+                place.unread.read([entry[0] for entry in entries])
                 pages.append(Page(place.shard, entries, None, place.epoch))
         return pages
 

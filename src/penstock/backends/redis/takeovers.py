@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, Container, Generator, Iterator,
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from penstock.backends.redis.beats import lease_of
 from penstock.backends.redis.cursor import BLOCK, GRACE
 from penstock.backends.redis.group_scripts import BURY, CLAIM, LOOK
-from penstock.backends.redis.joining import lease_of
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.recovery import Recovery
 from penstock.backends.redis.replies import by_name, text

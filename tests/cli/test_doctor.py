@@ -113,6 +113,18 @@ def nobody_reads(client: Any, _: ExitStack) -> None:
     client.xgroup_create("orders", "forgotten", "0")
 
 
+def shards_of(note: str, age: float) -> Callable[[Any, ExitStack], None]:
+    """A group that shares shards is behind, and its only member beat *age* seconds ago."""
+
+    def seed(client: Any, _: ExitStack) -> None:
+        _entries(client, 3)
+        client.hset("penstock:{orders}:orders:positions", "billing", "0-0")
+        beat = f"token:30000:7@{int((time.time() - age) * 1000)}{note}"
+        client.hset("penstock:{orders}:orders:roster:billing", "one", beat)
+
+    return seed
+
+
 def not_a_stream(client: Any, _: ExitStack) -> None:
     """The key of a stream of ours holds something else."""
     client.hset("penstock:{orders}:orders:meta", mapping={"version": "1", "layout": "fields"})
@@ -161,6 +173,8 @@ SEEDS: dict[str, tuple[Callable[[Any, ExitStack], None], dict[str, str]]] = {
     "overtaken": (overtaken, {"overtaken-group": "orders/slow"}),
     "pending-trimmed": (pending_trimmed, {"trimmed-pending": "orders/workers"}),
     "nobody-reads": (nobody_reads, {"no-consumers": "orders/forgotten"}),
+    "nobody-owns": (shards_of("", 60.0), {"no-consumers": "orders/billing"}),
+    "all-rest": (shards_of("r", 1.0), {"all-resting": "orders/billing"}),
     "wrong-type": (not_a_stream, {"wrong-type": "orders"}),
     "exhausted": (exhausted, {"id-exhaustion": "orders"}),
     "ahead": (ahead, {"future-ids": "orders"}),

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from penstock.backends.redis.beats import is_beating, is_resting
 from penstock.cli.findings import Finding
-from penstock.cli.survey import PAGE, Group, Seen
+from penstock.cli.survey import PAGE, Group, Seen, Sharing
 
 LAGGING: Final = 100_000
 """Events of lag that are worth a word: a minute or so of a brisk stream."""
@@ -46,6 +47,8 @@ def of_stream(seen: Seen, now: int, idle: float) -> Iterator[Finding]:
         yield Finding("warn", "no-retention", seen.key, text)
     for group in seen.groups:
         yield from _group(seen, group, idle)
+    for sharing in seen.sharing:
+        yield from _shared(seen, sharing, now / 1000)
 
 
 def shared_names(streams: Sequence[Seen], waiting: int) -> Iterator[Finding]:
@@ -95,6 +98,23 @@ def _group(seen: Seen, group: Group, idle: float) -> Iterator[Finding]:
     if len(gone) >= MANY_CONSUMERS:
         text = f"{len(gone)} consumers have read nothing for a day: XGROUP DELCONSUMER removes them"
         yield Finding("warn", "abandoned-consumers", about, text)
+
+
+def _shared(seen: Seen, group: Sharing, now: float) -> Iterator[Finding]:
+    """A group that shares shards, behind in one of them; a member lives while it beats."""
+    if group.last >= seen.last:
+        return
+    about = f"{seen.key}/{group.name}"
+    living = [beat for beat in group.beats.values() if is_beating(beat, now)]
+    if not living:
+        text = f"{_count(None)} wait, and nobody reads: start a member, or delete the group"
+        yield Finding("warn", "no-consumers", about, text)
+    elif all(is_resting(beat) for beat in living):
+        text = (
+            f"{_count(None)} wait, and the programs of all {len(living)} members hang: none has "
+            f"asked for an event, or settled one, for its `hold`"
+        )
+        yield Finding("warn", "all-resting", about, text)
 
 
 def _stranded(about: str, group: Group, idle: float) -> Iterator[Finding]:

@@ -49,6 +49,14 @@ class Group(NamedTuple):
     consumers: Sequence[Consumer]
 
 
+class Sharing(NamedTuple):
+    """A group that shares shards, in one of them: up to where it has committed, and who beats."""
+
+    name: str
+    last: Id
+    beats: Mapping[str, str]
+
+
 class Seen(NamedTuple):
     """A stream key; `kind` is what TYPE says, and only of a stream there is more."""
 
@@ -60,6 +68,7 @@ class Seen(NamedTuple):
     last: Id = (0, 0)
     marks: Mapping[str, str] = {}
     groups: Sequence[Group] = ()
+    sharing: Sequence[Sharing] = ()
 
 
 async def stream_keys(redis: Any) -> AsyncIterator[str]:
@@ -82,6 +91,7 @@ async def look(redis: Any, key: str, idle: float) -> Seen:
         return Seen(key, kind)
     keys = Keys(key)
     info = await redis.xinfo_stream(key)
+    marks = _decoded(await redis.hgetall(keys.meta))
     first = info.get("first-entry")
     return Seen(
         key,
@@ -90,14 +100,25 @@ async def look(redis: Any, key: str, idle: float) -> Seen:
         added=info.get("entries-added"),
         first=_id(first[0]) if first and first[0] is not None else None,
         last=_id(info["last-generated-id"]),
-        marks=_decoded(await redis.hgetall(keys.meta)),
+        marks=marks,
         groups=[await _group(redis, keys, about, idle) for about in await redis.xinfo_groups(key)],
+        sharing=await _sharing(redis, key, int(marks.get("shards", 1))),
     )
 
 
 async def beats_of(redis: Any, key: str, group: str) -> Mapping[str, str]:
     """The heartbeats of a group's members, by name."""
     return _decoded(await redis.hgetall(Keys(key).beats(group)))
+
+
+async def _sharing(redis: Any, key: str, shards: int) -> list[Sharing]:
+    """The groups that share this shard with others; their members are listed under the stream."""
+    base = Keys(key.rpartition(":")[0] if shards > 1 else key)
+    positions = _decoded(await redis.hgetall(Keys(key).positions))
+    return [
+        Sharing(name, _id(last), _decoded(await redis.hgetall(base.roster(name))))
+        for name, last in positions.items()
+    ]
 
 
 async def _group(redis: Any, keys: Keys, about: Mapping[str, Any], idle: float) -> Group:

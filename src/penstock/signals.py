@@ -145,6 +145,9 @@ class GroupStatistics(NamedTuple):
         in_flight_bytes: the size of those.
         dead_lettered: given up.
         undecodable: what the codec did not read.
+        takeovers: dead members that this one took over from.
+        claimed: events that it took over with them; where shards are shared, those are read again.
+        lost: trimmed or removed, unread or while pending; as far as that can be counted.
     """
 
     fetched: int
@@ -159,3 +162,6 @@ class GroupStatistics(NamedTuple):
     in_flight_bytes: int
     dead_lettered: int = 0
     undecodable: int = 0
+    takeovers: int = 0
+    claimed: int = 0
+    lost: int = 0

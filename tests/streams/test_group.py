@@ -528,7 +528,9 @@ async def test_events_of_a_dead_member_are_taken_over(client: Client, url: str) 
             found = await take(alfred, 3)
             took = time.monotonic() - died
             await soon(lambda: any(s.kind == "member-taken-over" for s in told), "it is signalled")
+            counted = alfred.statistics()
     assert sorted(numbers(found)) == [0, 1, 2]
+    assert (counted.takeovers, counted.claimed, counted.lost) == (1, 3, 0)
     assert took < 0.75 + 1.0
     assert {event.attempts for event in found} == {0}
     assert ["bob" in s.message for s in told if s.kind == "member-taken-over"] == [True]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from penstock.errors import ConfigError
 from penstock.event import Event
+from penstock.observers import Tally
 from penstock.ports import PendingInfo
 from penstock.signals import GroupStatistics
 from penstock.streams.group_options import GroupOptions
@@ -52,6 +53,7 @@ class GroupReader(Generic[T]):
         self._entered = self._left = False
         self._options = options
         self._work: GroupWork[T] = _work(client, name, self._streams, options)
+        self._tally = Tally(name, lambda: self._work.name)
 
     @property
     def member(self) -> str:
@@ -77,7 +79,12 @@ class GroupReader(Generic[T]):
             ConfigError: a living member has the given name, or a handle asks for another format.
             BackendError: refused, or not reachable.
         """
-        await self._work.open()
+        self._client.observers.count(self._tally)
+        try:
+            await self._work.open()
+        except BaseException:
+            self._client.observers.forget(self._tally)
+            raise
         self._entered = True
         self._client.opened(self)
         return self
@@ -89,7 +96,10 @@ class GroupReader(Generic[T]):
         trace: TracebackType | None,
     ) -> None:
         self._left = True
-        await self._work.close(error, quiet=error is not None)
+        try:
+            await self._work.close(error, quiet=error is not None)
+        finally:
+            self._client.observers.forget(self._tally)
 
     def __aiter__(self) -> AsyncIterator[Event[T]]:
         return self
@@ -191,7 +201,10 @@ class GroupReader(Generic[T]):
 
     def statistics(self) -> GroupStatistics:
         """What this member was given, and what became of it."""
-        return self._work.statistics()
+        tally = self._tally
+        return self._work.statistics()._replace(
+            takeovers=tally.takeovers, claimed=tally.claimed, lost=tally.lost
+        )
 
     async def on_shards(self, stream: str, count: int) -> None:
         """See `opening.Closable.on_shards`."""
@@ -201,6 +214,7 @@ class GroupReader(Generic[T]):
         """Leave: send queued acks, hand back the rest uncounted. The same as leaving the block."""
         self._left = True
         await asyncio.shield(self._work.close(None, quiet=False))
+        self._client.observers.forget(self._tally)
 
     def __repr__(self) -> str:
         in_flight = self.statistics().in_flight

@@ -106,13 +106,21 @@ class ShardMembership(ShardWatching[T]):
         share = self._shares.get(stream.name)
         if share is None:
             raise ConfigError(f"{stream.name!r} is not among the streams of group {self._group!r}")
-        task = self._tasks.pop(stream.name)
+        await share.commit()
+        task = self._tasks.pop(stream.name, None)
+        if task is None:  # somebody else removes it
+            return
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        for work in share.works.values():
-            self.withdraw(work)
-        await share.leave()
-        self._shares.pop(stream.name, None)
+        try:
+            await asyncio.gather(task, return_exceptions=True)
+            for work in share.works.values():
+                self.withdraw(work)
+            await share.leave()
+        except BaseException:  # nobody fetches any more: others take over
+            share.abandon()
+            raise
+        finally:
+            self._shares.pop(stream.name, None)
 
     def ack(self, events: Iterable[Event[T]]) -> None:
         """See `Group.ack`."""

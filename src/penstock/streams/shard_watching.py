@@ -97,7 +97,8 @@ class ShardWatching(ShardShelf[T]):
     def _rest(self, resting: bool) -> None:
         self._resting = resting
         for share in self._shares.values():
-            share.member.rest(resting)
+            if not share.stopped:  # then it rests for good
+                share.member.rest(resting)
         self._room.set()
 
     def _look_for_progress(self, now: float) -> None:

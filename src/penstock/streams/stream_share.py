@@ -289,7 +289,11 @@ class StreamShare(Generic[T]):
                 self._shelf.again(work.lanes.admit(back))
 
     async def _wind_down(self) -> None:
-        """Hand out nothing more; give up each shard when nothing of it is in a hand."""
+        """Hand out nothing more; give up each shard when nothing of it is in a hand.
+
+        What is given up is nobody's until others are due more: so this member is due nothing.
+        """
+        self.member.rest(True)
         while self.works:
             for work in list(self.works.values()):
                 work.back += self._shelf.withdraw(work)

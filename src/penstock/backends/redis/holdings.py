@@ -16,12 +16,13 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from penstock.backends.redis.beats import RESTING, is_resting, lease_of
 from penstock.backends.redis.cursor import start_id
 from penstock.backends.redis.edge import ReplyError, mapped
 from penstock.backends.redis.heart import Pulse
+from penstock.backends.redis.held import Held, Mark, Seen
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.replies import text
 from penstock.backends.redis.shard_reading import Place
@@ -40,43 +41,6 @@ if TYPE_CHECKING:
 
 BEAT_FIELD: Final = "beat"
 """The field of a shard's hash that its owner beats."""
-
-
-class Mark(NamedTuple):
-    """What an owner remembers of a shard, should the server lose it."""
-
-    position: bytes
-    last: bytes
-    added: int
-
-
-class Held:
-    """One shard that is owned."""
-
-    def __init__(self, shard: Shard, keys: Keys, incarnation: str, pulse: Pulse) -> None:
-        self.shard = shard
-        self.keys = keys
-        self.incarnation = incarnation
-        self.pulse = pulse
-        self.ownership = Ownership(0, NOWHERE, None, None)
-        self.mark = Mark(b"0-0", b"0-0", 0)
-        self.places: list[Place] = []
-        self.number = 0
-        self.asked: tuple[object, ...] | None = None
-
-    @property
-    def unread(self) -> Unread:
-        """What was read of the shard."""
-        return self.places[0].unread
-
-
-class Seen(NamedTuple):
-    """One look: the living members, and by shard the owner and his beat ("" for nobody)."""
-
-    living: list[str]
-    resting: list[str]
-    owners: dict[Shard, tuple[str, str]]
-    missing: list[Shard]
 
 
 class Holdings:
@@ -121,6 +85,7 @@ class Holdings:
         self._ours: set[str] = set()
         self._roster: Pulse | None = None
         self._gone: list[Shard] = []
+        self._came: list[Shard] = []
         self._resting = False
         self.held: dict[Shard, Held] = {}
         self.yielding: dict[Shard, float] = {}
@@ -134,19 +99,23 @@ class Holdings:
 
     @property
     def lapsed(self) -> bool:
-        """Whether this incarnation is over."""
+        """Whether this incarnation is over, or none has begun."""
         now = self._clock.monotonic()
-        struck = self._roster is not None and self._roster.struck
+        struck = self._roster is None or self._roster.struck
         return struck or any(p.late or p.guard.lapsed(now) for p in self.pulses)
 
     def keys(self, shard: Shard) -> Keys:
         """The names of a shard."""
         return Keys.of(shard)
 
+    def tries(self, incarnation: str) -> None:
+        """The name is being taken as *incarnation*: it is ours, whether we hear of it or not."""
+        self._ours.add(incarnation)
+
     def begin(self, incarnation: str, now: float) -> None:
         """The name was taken at *now*: beat for it."""
         self._incarnation = incarnation
-        self._ours.add(incarnation)
+        self.tries(incarnation)
         self._roster = self._pulse(self._home.roster(self._group), self._name, now)
         self.rest(self._resting)
 
@@ -157,14 +126,20 @@ class Holdings:
         if self._roster is not None:
             self._groups.heart.say(self._roster, RESTING if resting else "")
 
-    def end(self) -> list[Shard]:
+    def end(self) -> None:
         """Beat no more; what was owned is remembered, but not owned any more."""
         for pulse in self.pulses:
             self._groups.heart.remove(pulse)
         self._roster = None
         self._owners.reset()
         self._members.reset()
-        return [self._drop(shard) for shard in list(self.held)]
+        self._gone += [self._drop(shard) for shard in list(self.held)]
+
+    def told(self) -> tuple[list[Shard], list[Shard]]:
+        """The shards that came, and those that went, since this was asked last."""
+        came, gone = [shard for shard in self._came if shard in self.held], self._gone
+        self._came, self._gone = [], []
+        return came, gone
 
     def is_ours(self, beat: str) -> bool:
         """Whether *beat* is of one of this member's incarnations."""
@@ -185,12 +160,18 @@ class Holdings:
         return b"made" in statuses
 
     async def look(self) -> tuple[list[Shard], list[Shard]]:
-        """Look, if it is time; the shards that came, and those that went."""
-        lost, self._gone = self._gone, []
-        lost += [self._drop(s) for s, held in list(self.held.items()) if held.pulse.struck]
+        """Look, if it is time; the shards that came, and those that went.
+
+        What came or went before this was broken off, the next one tells.
+        """
+        self._gone += [self._drop(s) for s, held in list(self.held.items()) if held.pulse.struck]
         now = self._clock.monotonic()
-        if lost or now < self.next_look:
-            return [], lost
+        if not self._gone and not self._came and now >= self.next_look:
+            await self._share_out(now)
+        return self.told()
+
+    async def _share_out(self, now: float) -> None:
+        """Give up what is above the share, or take what it lacks."""
         self.next_look = now + min(LOOK_EVERY, self._options.lease / 4)
         seen = await self._see()
         await self._mend(seen.missing, now)
@@ -200,23 +181,30 @@ class Holdings:
         living[self._name] = len(self.held)
         resting = [*seen.resting, *([self._name] if self._resting else [])]
         surplus = len(self.held) - fair_shares(living, len(self._shards), resting)[self._name]
-        lost = await self._shrink(max(0, surplus), now)
-        gained: list[Shard] = []
+        await self._shrink(max(0, surplus), now)
+        lacking = -surplus
         for shard, beat in free.items():
-            if len(gained) < -surplus and await self._take(shard, beat):
-                gained.append(shard)
-        return gained, lost
+            if lacking > 0 and await self._take(shard, beat):
+                lacking -= 1
 
     async def give(self, shard: Shard) -> None:
-        """Give a shard up; the next look says that it went."""
+        """Give a shard up; the next look says that it went, also where that was not confirmed.
+
+        If it was given up, it may be another's by now; if not, its beat is ours, and stands still.
+        """
         held = self.held.get(shard)
         if held is None:
             return
         args = (held.ownership.epoch, held.incarnation)
-        await self._link.run(GIVE, [held.keys.share(self._group)], *args, verb="give up")
-        if self.held.get(shard) is held:
-            self._gone.append(self._drop(shard))
-            del self._marks[shard]
+        given = False
+        try:
+            await self._link.run(GIVE, [held.keys.share(self._group)], *args, verb="give up")
+            given = True
+        finally:
+            if self.held.get(shard) is held:
+                self._gone.append(self._drop(shard))
+                if given:
+                    del self._marks[shard]
 
     async def go(self) -> None:
         """Give up everything, and be nobody's member."""
@@ -235,21 +223,24 @@ class Holdings:
 
     async def _see(self) -> Seen:
         wire = await self._link.wire()
-        names = [self.keys(shard).share(self._group) for shard in self._shards]
+        keys = [self.keys(shard) for shard in self._shards]
         roster = self._home.roster(self._group)
         with mapped(self._link.address.place, verb="look at the members of", key=self._stream):
             replies = await wire.call_many(
                 [
                     ("HGETALL", roster),
                     ("HGET", self._home.meta, "shards"),
-                    *(("HMGET", name, "token", "owner", BEAT_FIELD) for name in names),
+                    *(("HMGET", k.share(self._group), "token", "owner", BEAT_FIELD) for k in keys),
+                    *(("HEXISTS", k.positions, self._group) for k in keys),
                 ],
                 timeout=self._link.address.timeout,
             )
             for reply in replies:
                 if isinstance(reply, ReplyError):
                     raise reply
-        flat, count, *shares = replies
+        flat, count, *rest = replies
+        shares, kept = rest[: len(keys)], rest[len(keys) :]
+        looked = self._shards[:]
         self._grow(int(count or 1))
         beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
         return Seen(
@@ -257,9 +248,13 @@ class Holdings:
             [name for name, beat in beats.items() if is_resting(beat) and name != self._name],
             {
                 shard: (text(owner or b""), text(beat or b""))
-                for shard, (_, owner, beat) in zip(self._shards, shares, strict=False)
+                for shard, (_, owner, beat) in zip(looked, shares, strict=True)
             },
-            [s for s, (token, *_) in zip(self._shards, shares, strict=False) if token is None],
+            [
+                shard
+                for shard, (token, *_), there in zip(looked, shares, kept, strict=True)
+                if token is None or not there
+            ],
         )
 
     def _grow(self, count: int) -> None:
@@ -298,6 +293,10 @@ class Holdings:
 
     async def _mend(self, missing: list[Shard], now: float) -> None:
         """Make anew what the server has lost; what others owned, when they have not for a lease."""
+        for shard in missing:
+            if (held := self.held.get(shard)) is not None:
+                held.pulse.struck = True  # the next look makes it anew, from where it stands here
+        missing = [shard for shard in missing if shard not in self.held]
         self._missing = {shard: self._missing.get(shard, now) for shard in missing}
         due = [
             shard
@@ -314,7 +313,7 @@ class Holdings:
             )
             self._signal("group-lost", text_, len(made))
 
-    async def _shrink(self, surplus: int, now: float) -> list[Shard]:
+    async def _shrink(self, surplus: int, now: float) -> None:
         """Name what is above the share; give up what was named a lease ago."""
         named = [shard for shard in self.yielding if shard in self.held]
         named += [shard for shard in reversed(self.held) if shard not in named]
@@ -322,8 +321,6 @@ class Holdings:
         late = [s for s, since in self.yielding.items() if now - since >= self._options.lease]
         for shard in late:
             await self.give(shard)
-        lost, self._gone = self._gone, []
-        return lost
 
     async def _begins(self, shard: Shard, start: Start) -> str:
         """Behind what a new group begins; ``$``: behind the end, as the server finds it."""
@@ -364,6 +361,7 @@ class Holdings:
         self.held[shard] = held
         self._marks.pop(shard, None)
         self._fill(held, reply)
+        self._came.append(shard)
         return True
 
     def _fill(self, held: Held, reply: list[Any]) -> None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from penstock.backends.letter_format import letter_parts, without_position
 from penstock.backends.redis.edge import mapped
-from penstock.backends.redis.holdings import Held, Holdings, Mark
+from penstock.backends.redis.held import Held, Mark
+from penstock.backends.redis.holdings import Holdings
 from penstock.backends.redis.joining import new_incarnation
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.replies import position_or_none
@@ -25,7 +26,7 @@ from penstock.backends.redis.shard_joining import take_name
 from penstock.backends.redis.shard_reading import Place, ShardReading
 from penstock.backends.redis.shard_scripts import COMMIT
 from penstock.backends.redis.wire import Arg
-from penstock.errors import BackendUnavailable, ClosedError, LeaseLost
+from penstock.errors import BackendUnavailable, ClosedError, LeaseLost, PenstockError
 from penstock.event import Position, Shard
 from penstock.ports import Along, MemberOptions, Ownership, Page, Rebalanced
 from penstock.signals import Kind, Signal
@@ -196,8 +197,8 @@ class RedisShardMember:
         """Begin anew where this incarnation is over; take and give up shards."""
         holdings = self._holdings
         if holdings.lapsed:
-            gained: list[Shard] = []
-            lost = await self._begin_anew()
+            await self._begin_anew()
+            gained, lost = holdings.told()
         else:
             others, self._others = self._others, []
             for shard in others:  # its log is another one by now: own it anew, from there
@@ -206,22 +207,25 @@ class RedisShardMember:
         if gained or lost:
             raise Rebalanced(gained, lost)
 
-    async def _begin_anew(self) -> list[Shard]:
+    async def _begin_anew(self) -> None:
         """A new incarnation under the same name; what the old one owned it does not own."""
-        lost = self._holdings.end()
-        text = f"member {self._name!r} was taken for dead, or could not beat for a lease; "
-        self._signal("member-lapsed", text + "it begins anew", None)
+        if self._holdings.pulses:  # else this is not the first try
+            text = f"member {self._name!r} was taken for dead, or could not beat for a lease; "
+            self._signal("member-lapsed", text + "it begins anew", None)
+        self._holdings.end()
         incarnation, now = new_incarnation(self._options.lease), self._clock.monotonic()
         ours = self._holdings.is_ours
+        self._holdings.tries(incarnation)
         try:
             await take_name(
                 self._groups, self._stream, self._group, self._name, incarnation, 0.0, ours
             )
-            self._holdings.begin(incarnation, now)
-        finally:  # not reachable: the next fetch tries again, and what was owned is lost anyway
-            if lost and not self._holdings.pulses:
-                raise Rebalanced((), lost)
-        return lost
+        except PenstockError:  # the next fetch tries again; what was owned is lost anyway
+            _, lost = self._holdings.told()
+            if lost:
+                raise Rebalanced((), lost) from None
+            raise
+        self._holdings.begin(incarnation, now)
 
     def _places(self, paused: Container[Shard]) -> list[Place]:
         holdings = self._holdings
@@ -235,7 +239,10 @@ class RedisShardMember:
 
     def _good(self, found: list[Page]) -> list[Page]:
         """The pages of shards whose lease holds at this moment; else they are not ours to use."""
-        if not found or self._clock.monotonic() >= self.good_until:
+        if not found:
+            return []
+        if self._clock.monotonic() >= self.good_until:
+            self.lapse()  # also where a beat is confirmed yet: what is dropped here was read
             return []
         return [
             page._replace(entries=without_position(page.entries)) if page.shard.replay else page

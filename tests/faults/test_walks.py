@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from faults import walks
+from faults import shard_walks, walks
 from penstock.backends.redis import takeovers
 from penstock.streams import membership
 
@@ -35,3 +35,9 @@ async def test_members_lose_and_leave_nothing(servers: str, seed: int) -> None:
 
 async def test_a_lone_app_loses_and_leaves_nothing(servers: str, seed: int) -> None:
     await walks.lone_app(servers, seed)
+
+
+async def test_members_that_share_shards_lose_nothing_and_keep_the_order_of_keys(
+    servers: str, seed: int
+) -> None:
+    await shard_walks.members(servers, seed)

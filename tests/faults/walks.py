@@ -49,6 +49,9 @@ class Walk:
             self.appended.add(n)
         self.tell(f"append {count}")
 
+    async def send(self) -> None:
+        """Send what waits; here nothing does."""
+
     def spoil(self) -> None:
         """What others do to the server."""
         what = self.chance.choice(("scripts", "clients", "times", "group"))
@@ -99,23 +102,22 @@ class Walk:
                 found.append(f"{stream}: newest {newest}, {about}, {consumers}")
         return "\n".join(found)
 
+    def letters(self) -> list[str]:
+        """The keys of the dead letters."""
+        return [f"penstock:{{{stream}}}:{stream}:dead:{GROUP}" for stream in STREAMS]
+
     async def quiet(self) -> None:
         """Return when everything is done; fail after `DRAINED_WITHIN` seconds."""
         deadline = time.monotonic() + DRAINED_WITHIN
         while left := self.left():
             assert time.monotonic() < deadline, "\n".join([*self.story, left])
             await asyncio.sleep(0.02)
-        for stream in STREAMS:
-            for _, parts in asked(self.url, "XRANGE", dead_of(stream), "-", "+"):
+        for key in self.letters():
+            for _, parts in asked(self.url, "XRANGE", key, "-", "+"):
                 at = len(parts) - 2 if isinstance(parts, list) else None
                 self.done.add(int(parts["n"] if at is None else parts[at + 1]))
         lost = self.appended - self.done
         assert not lost, "\n".join([*self.story, f"lost: {sorted(lost)}"])
-
-
-def dead_of(stream: str) -> str:
-    """The key of the dead letters."""
-    return f"penstock:{{{stream}}}:{stream}:dead:{GROUP}"
 
 
 def heal(proxy: TcpProxy) -> None:
@@ -155,13 +157,17 @@ class Actor:
         for _ in range(self.walk.chance.choice((1, 5, 30))):
             if (event := await self.group.receive(0.02)) is None:
                 return
-            self.hand.append(event)
+            self.keep([event])
+
+    def keep(self, events: list[Event[Any]]) -> None:
+        """These were handed out."""
+        self.hand += events
 
     async def batch(self) -> None:
         size = self.walk.chance.choice((2, 10, 50))
         with suppress(StopAsyncIteration):
             async with asyncio.timeout(0.05):
-                self.hand += await anext(aiter(self.group.batches(size, 0.01)))
+                self.keep(await anext(aiter(self.group.batches(size, 0.01))))
 
     async def settle(self) -> None:
         chance = self.walk.chance
@@ -210,14 +216,17 @@ class Actor:
             with suppress(*_ERRORS):
                 await self.back()
                 if (event := await self.group.receive(0.2)) is not None:
+                    self.keep([event])
+                    self.hand.remove(event)
                     await self.ack([event])
 
 
 class Crowd:
     """Up to three members, each with a network of its own."""
 
-    def __init__(self, walk: Walk) -> None:
+    def __init__(self, walk: Walk, kind: type[Actor] = Actor) -> None:
         self.walk = walk
+        self.kind = kind
         self.living: dict[Actor, AsyncExitStack] = {}
         self._born = 0
 
@@ -244,7 +253,7 @@ class Crowd:
         stack = AsyncExitStack()
         proxy, bad_url = await stack.enter_async_context(through_proxy(self.walk.url))
         client = await stack.enter_async_context(connect(bad_url, timeout=1.0, observer=_nobody))
-        actor = Actor(self.walk, self._born, client, proxy)
+        actor = self.kind(self.walk, self._born, client, proxy)
         try:
             async with asyncio.timeout(3.0):
                 await stack.enter_async_context(actor.group)
@@ -268,14 +277,19 @@ class Crowd:
             await stack.__aexit__(type(error) if error else None, error, None)
 
 
-async def members(url: str, seed: int, steps: int = 30) -> None:
+async def members(url: str, seed: int) -> None:
     """A walk of members; in the end those that are left do it all."""
     walk = Walk(url, seed)
-    crowd = Crowd(walk)
+    await wander(walk, Crowd(walk))
+
+
+async def wander(walk: Walk, crowd: Crowd, steps: int = 30) -> None:
+    """So many steps of a crowd, then quiet."""
     try:
         walk.append()
         for _ in range(steps):
             await crowd.step()
+        await walk.send()
         while not crowd.living:
             await crowd.join()
         await _settle(walk, [actor.drain for actor in crowd.living])

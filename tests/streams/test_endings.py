@@ -179,3 +179,32 @@ async def test_handles_share_their_session(servers: str) -> None:
             await client.stream("orders").append({"n": 1})
         sessions = [key async for key in client.redis.scan_iter("penstock:*:w:*")]
         assert len(sessions) == 1
+
+
+async def test_what_cannot_be_closed_in_order_keeps_nothing_else_open(url: str) -> None:
+    client = connect(url)
+    closed: list[str] = []
+
+    class One:
+        open_streams = frozenset[str]()
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def on_shards(self, stream: str, count: int) -> None:
+            raise NotImplementedError
+
+        async def aclose(self) -> None:
+            closed.append(self.name)
+            raise BackendUnavailable(f"{self.name} is away")
+
+    several = [One("a"), One("b")]
+    await client.__aenter__()
+    await client.stream("orders").append({"n": 1})
+    for one in several:
+        client.opened(one)
+    with pytest.raises(BackendUnavailable, match="is away"):
+        await client.aclose()
+    assert sorted(closed) == ["a", "b"]
+    with pytest.raises(ClosedError):
+        _ = client.backend

@@ -112,6 +112,7 @@ async def test_a_delay_outlives_the_member(client: Client, url: str) -> None:
     for task in group._work._tasks:  # type: ignore[attr-defined]
         task.cancel()
     await asyncio.gather(*group._work._tasks, return_exceptions=True)  # type: ignore[attr-defined]
+    await other.tender.aclose()
     await other.backend.aclose()
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, ov
 
 from penstock.clock import Clock, SystemClock
 from penstock.codecs import Codec
-from penstock.errors import ClosedError, ConfigError
+from penstock.errors import ClosedError, ConfigError, PenstockError
 from penstock.event import NEWEST, Position, Shard, Start, Until
 from penstock.observers import Observers
 from penstock.ports import AppendOptions, Confirm, Marks, Retention
@@ -359,17 +359,27 @@ class Client:
     async def aclose(self) -> None:
         """Close what is still open of readers, groups and writers, then all connections.
 
-        An embedded server is let go.
+        An embedded server is let go. What could not be closed in order does not keep the rest open.
+
+        Raises:
+            PenstockError: the first that closing one of them raised; all are closed by then.
         """
         self._closed = True
         await self.tender.aclose()
-        for one in self.tender.open:
-            await one.aclose()
-        while self._lanes:
-            await self._lanes.popitem()[1].appender.aclose()
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            await opened.aclose()
+        failed: list[PenstockError] = []
+        try:
+            for one in (*self.tender.open, *(lane.appender for lane in self._lanes.values())):
+                try:
+                    await one.aclose()
+                except PenstockError as error:
+                    failed.append(error)
+        finally:
+            self._lanes.clear()
+            opened, self._opened = self._opened, None
+            if opened is not None:
+                await opened.aclose()
+        if failed:
+            raise failed[0]
 
     def opened(self, one: Closable) -> None:
         """*one* (a reader, group or writer) is open, and is to be closed with the client."""

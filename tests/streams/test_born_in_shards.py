@@ -170,26 +170,27 @@ async def test_an_idle_writer_that_was_first_goes_over(client: Client, other: Cl
 
 
 async def test_single_appends_find_the_shards(client: Client, other: Client) -> None:
-    """By a handle that was there before, and one call that began before."""
+    """By a handle that was there before, in a call whose look was before, too."""
     stream = client.stream("orders")
-    await stream.format()
+    stream._format = await stream.format()
     await born(other, 1)
     await stream.append({"n": 1}, key="a")
     assert stream.shards == 3
     assert sorted(numbers(await everything(stream))) == [0, 1]
 
 
+@pytest.mark.parametrize("count", [10, 10_500], ids=["few", "more than wait at once"])
 async def test_many_appends_that_began_before_are_stored_once(
-    client: Client, other: Client
+    client: Client, other: Client, count: int
 ) -> None:
-    """The lane was opened for one log; then the shards came."""
+    """The handle looked, and its lane was opened for one log; then the shards came."""
     stream = client.stream("orders")
-    await (await stream._lane(0, False)).appender.submit([]) if False else None
     await stream._lane(0, False)
+    stream._format = await stream.format()
     await born(other, 1)
-    positions = await fill(stream, 10, 1)
-    assert len(positions) == 10
-    assert sorted(numbers(await everything(other.stream("orders")))) == list(range(11))
+    positions = await fill(stream, count, 1)
+    assert len(positions) == count
+    assert sorted(numbers(await everything(other.stream("orders")))) == list(range(count + 1))
 
 
 async def test_who_asks_for_one_shard_is_refused_and_it_is_signalled(

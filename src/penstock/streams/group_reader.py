@@ -213,8 +213,10 @@ class GroupReader(Generic[T]):
     async def aclose(self) -> None:
         """Leave: send queued acks, hand back the rest uncounted. The same as leaving the block."""
         self._left = True
-        await asyncio.shield(self._work.close(None, quiet=False))
-        self._client.observers.forget(self._tally)
+        try:
+            await asyncio.shield(self._work.close(None, quiet=False))
+        finally:
+            self._client.observers.forget(self._tally)
 
     def __repr__(self) -> str:
         in_flight = self.statistics().in_flight

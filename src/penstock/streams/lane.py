@@ -150,6 +150,8 @@ class Receipt:
     def __await__(self) -> Generator[Any, Any, Position]:
         """Wait until the event is stored; its position.
 
+        Of a delayed event (`deliver_at`): None, as it has none before its time.
+
         Cancelling the waiting does not take the event back.
 
         Raises:

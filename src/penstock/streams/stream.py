@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack, overload
 
@@ -175,7 +176,8 @@ class Stream(Administration[T]):
 
         Args:
             values: what the stream's codec encodes.
-            timeout: the longest wait for all, in seconds.
+            timeout: seconds that each batch of it (500 events) may go without an outcome, from
+                when it is handed over: of long lists, 10 000 events at a time.
 
         Raises:
             The same as `append`; with OutcomeUnknown, a first part may be stored.
@@ -188,13 +190,20 @@ class Stream(Administration[T]):
             lane = await self._lane(self._index(None), False)
             lane.add(fields, size, receipts[-1], timeout)
             if at % (20 * BATCH_EVENTS) == 20 * BATCH_EVENTS - 1:
-                await self._outcome(receipts[-1])
-        outcomes: list[Position | None] = []
-        for value, receipt in zip(values, receipts, strict=True):
+                with suppress(ShardsCame):  # it is sent again below
+                    await self._outcome(receipts[-1])
+        outcomes: list[Position | None] = [None] * len(receipts)
+        refused: list[int] = []
+        for at, receipt in enumerate(receipts):
             try:
-                outcomes.append(await self._outcome(receipt))
+                outcomes[at] = await self._outcome(receipt)
             except ShardsCame:  # since the last look: it is not stored
-                outcomes.append(await self.append(value, timeout=timeout))
+                refused.append(at)
+        if refused:
+            await self.look_again()
+            again = await self.append_many([values[at] for at in refused], timeout=timeout)
+            for at, position in zip(refused, again, strict=True):
+                outcomes[at] = position
         return [position for position in outcomes if position is not None]
 
     async def write(self, batch: Sequence[T]) -> None:

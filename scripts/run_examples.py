@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from penstock.backends.keeper import free
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LIMIT = 60.0  # seconds; an example is for reading, not for waiting
 LINES = 60  # of an example at most, for the same reason
@@ -53,6 +55,7 @@ def run(file: Path) -> bool:
                 wrong = illness(process(["-m", "penstock", *DOCTOR], environment))
         except subprocess.TimeoutExpired as late:
             wrong, said = f"not done after {LIMIT} s", f"{late.stdout or ''}{late.stderr or ''}"
+        wrong = wrong or lingering(data)
     print(f"{'FAILED' if wrong else 'ok    '} {file.name} {time.monotonic() - started:.1f} s")
     if wrong:
         print(f"{wrong}; it said:\n{said}")
@@ -78,6 +81,16 @@ def illness(done: subprocess.CompletedProcess[str]) -> str:
     wrong = [one for one in findings if one["verdict"] != "ok" and one["check"] not in MACHINE]
     if wrong or not any(one["check"] == "connection" for one in findings):
         return f"the doctor found {wrong or 'no server'} (exit code {done.returncode})"
+    return ""
+
+
+def lingering(data: str) -> str:
+    """Wait for the server to be gone: it ends behind its last user, and still writes its files."""
+    deadline = time.monotonic() + LIMIT
+    while not free(data):
+        if time.monotonic() > deadline:
+            return f"its server still runs after {LIMIT} s"
+        time.sleep(0.02)
     return ""
 
 

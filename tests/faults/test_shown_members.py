@@ -34,7 +34,7 @@ async def test_the_dead_are_replaced_within_a_lease_and_a_half(server: str, tmp_
         await lab.start()
         for kill in range(6):
             name = f"m{kill % 3 + 1}"
-            await lab.in_hand(name)
+            await lab.caught(name)
             async with lab.fault("kill member", [lab.all[name]]):
                 await lab.end(lab.all[name], signal.SIGKILL)
                 await asyncio.sleep(1.5 * lease + POLL)

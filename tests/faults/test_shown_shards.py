@@ -37,7 +37,7 @@ async def test_a_dead_owner_is_replaced_within_a_lease_and_a_half(
         await lab.start("p1")
         await lab.start("m1", "m2")
         for name in ("m1", "m2"):
-            await lab.in_hand(name)
+            await lab.caught(name)
             async with lab.fault("kill member", [lab.all[name]]):
                 await lab.end(lab.all[name], signal.SIGKILL)
                 await asyncio.sleep(1.5 * lease + POLL)

@@ -227,29 +227,40 @@ class Lab:
 
         Where shards are shared the server does not know how many it holds.
         """
-        who, consumer = self.all[name].who, self.all[name].consumer
+        one = self.all[name]
+        group, known = one.orders.group, one.orders.share != "shards"
 
         def busy() -> bool:
-            self.read()
-            mine = [h for h in self._reader.history.handlings if h.who == who]
-            orders = self.all[name].orders
-            known = orders.share != "shards"
-            held = self.broker.pending(orders.group)[consumer] if known else count
-            return bool(mine) and mine[-1].end is None and held >= count
+            held = self.broker.pending(group)[one.consumer] if known else count
+            return self._at_work_since(one) is not None and held >= count
 
-        await self.until(busy, f"{who} has something in hand", 10 * self.slow)
+        await self.until(busy, f"{one.who} has something in hand", 10 * self.slow)
+
+    async def caught(self, name: str) -> None:
+        """Return when a member is in the midst of an event, and will be for a second yet.
+
+        What it has in hand when it is told to be slow may be done at once: so its age counts.
+        """
+        one = self.all[name]
+        one.tell("slow 2")
+
+        def slow() -> bool:
+            return time.monotonic() - (self._at_work_since(one) or time.monotonic()) > 0.5
+
+        await self.until(slow, f"{one.who} is in the midst of something", 10 * self.slow)
 
     async def at_work(self, one: Running, within: float) -> None:
         """Return when a member is at work on an event; nothing may have come for it *within*."""
-
-        def busy() -> bool:
-            self.read()
-            handlings = reversed(self._reader.history.handlings)
-            newest = next((h for h in handlings if h.who == one.who), None)
-            return newest is not None and newest.end is None and newest.released is None
-
         with suppress(TimeoutError):
-            await self.until(busy, f"{one.who} is at work", within)
+            await self.until(lambda: self._at_work_since(one), f"{one.who} is at work", within)
+
+    def _at_work_since(self, one: Running) -> float | None:
+        """When it began what it is at work on; None: it is idle."""
+        self.read()
+        handlings = reversed(self._reader.history.handlings)
+        newest = next((h for h in handlings if h.who == one.who), None)
+        idle = newest is None or newest.end is not None or newest.released is not None
+        return None if idle else newest.start
 
     def is_drained(self, group: str) -> bool:
         """Whether a group has finished everything that is stored."""

@@ -91,8 +91,12 @@ def parse_url(text: str) -> Url:
     """The parts of *text*.
 
     Raises:
-        ConfigError: no URL, an unknown scheme or option, a port or database that is no number.
+        ConfigError: no text, no URL, an unknown scheme or option, a port or database that is no
+            number.
     """
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        # Its type alone: bytes may hold a password.
+        raise ConfigError(f"a URL must be text, got a value of type {type(text).__name__}")
     scheme, separator, _ = text.partition("://")
     if not separator:
         raise ConfigError(f"a URL must look like scheme://…, got {_masked(text)!r}; {_known()}")

@@ -200,3 +200,13 @@ def test_without_a_url_the_error_names_the_ways_out(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setenv("PENSTOCK_URL", "memory://from-the-environment")
     assert penstock.connect().url.path == "from-the-environment"
+
+
+@pytest.mark.parametrize("given", [b"redis://:s3cret@h", 6379, object()])
+def test_what_is_no_text_is_refused_unseen(given: object) -> None:
+    """An App takes a URL, not a client; and bytes may hold a password."""
+    with pytest.raises(
+        ConfigError, match=f"must be text, got a value of type {type(given).__name__}"
+    ) as refusal:
+        penstock.App(given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert SECRET not in str(refusal.value)

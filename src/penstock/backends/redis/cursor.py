@@ -80,12 +80,7 @@ class RedisCursor:
         block = max(min(wait, BLOCK), self._asked.block if self._asked else 0.0)
         with mapped(self._link.address.place, verb="read", key=next(iter(self._places)).stream):
             try:
-                async with asyncio.timeout(block + GRACE):
-                    asked = self._asked or await self._ask(limit, block)
-                    await self._judge(asked)
-                    if self._lost:
-                        raise self._lost.pop(0)[1]
-                    return self._pages(asked, await asyncio.shield(asked.reply))
+                asked, reply = await self._answered(limit, block)
             except TimeoutError:
                 self._drop()
                 raise
@@ -94,6 +89,25 @@ class RedisCursor:
                 if isinstance(error, ReplyError) and error.code == "UNBLOCKED":
                     return []
                 raise
+            return self._pages(asked, reply)
+
+    async def _answered(self, limit: int, block: float) -> tuple[_Asked, Any]:
+        """The read that is under way, or a new one, and its answer.
+
+        Raises:
+            TimeoutError: no answer, and the event loop did not stand still meanwhile.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(block + GRACE):
+                    asked = self._asked or await self._ask(limit, block)
+                    await self._judge(asked)
+                    if self._lost:
+                        raise self._lost.pop(0)[1]
+                    return asked, await asyncio.shield(asked.reply)
+            except TimeoutError:
+                if self._asked is None or not self._asked.reply.done():
+                    raise
 
     async def move(self, starts: Mapping[Shard, Start]) -> None:
         """See `ports.Cursor.move`."""

@@ -130,6 +130,8 @@ class Wire(asyncio.Protocol):
             async with asyncio.timeout(timeout):
                 return await replies
         except TimeoutError:
+            if replies.done() and not replies.cancelled():
+                return replies.result()  # it had come: the event loop stood still meanwhile
             self.end(TimeoutError(f"no reply within {timeout} s"))
             raise
 

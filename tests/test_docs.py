@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import os
 import re
@@ -231,15 +232,21 @@ def test_commands_that_are_not_run_have_their_options() -> None:
     assert shown
     for words in shown:
         depth = 3 if words[1] == "dead" else 2  # the one command that has commands of its own
-        helped = subprocess.run(
-            [sys.executable, "-m", "penstock", *words[1:depth], "--help"],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=True,
-        ).stdout
+        helped = _help_of(*words[1:depth])
         missing = [word for word in words[2:] if word.startswith("--") and word not in helped]
         assert not missing, f"{shlex.join(words)}: no {missing}"
+
+
+@functools.cache
+def _help_of(*command: str) -> str:
+    """Asked once for each command: a process takes its time where others run too."""
+    return subprocess.run(
+        [sys.executable, "-m", "penstock", *command, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    ).stdout
 
 
 def pieces(line: str) -> Iterator[list[str]]:

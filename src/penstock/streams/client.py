@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, ov
 
 from penstock.clock import Clock, SystemClock
 from penstock.codecs import Codec
-from penstock.errors import ClosedError, ConfigError, PenstockError
+from penstock.errors import ClosedError, ConfigError
 from penstock.event import NEWEST, Position, Shard, Start, Until
 from penstock.observers import Observers
 from penstock.ports import AppendOptions, Confirm, Marks, Retention
@@ -123,6 +123,7 @@ class Client:
         self.tender = Tender(self)
         self._process = os.getpid()
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -357,22 +358,21 @@ class Client:
         self.observers.add(observer)
 
     async def aclose(self) -> None:
-        """Close what is still open of readers, groups and writers, then all connections.
+        """Close what is open of readers, groups and writers, all connections, an embedded server.
 
-        An embedded server is let go. What could not be closed in order does not keep the rest open.
+        What cannot be closed in order keeps nothing else open. Cancelled: it goes on behind.
 
         Raises:
             PenstockError: the first that closing one of them raised; all are closed by then.
         """
         self._closed = True
-        await self.tender.aclose()
-        failed: list[PenstockError] = []
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="penstock-closing")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         try:
-            for one in (*self.tender.open, *(lane.appender for lane in self._lanes.values())):
-                try:
-                    await one.aclose()
-                except PenstockError as error:
-                    failed.append(error)
+            failed = await self.tender.aclose([lane.appender for lane in self._lanes.values()])
         finally:
             self._lanes.clear()
             opened, self._opened = self._opened, None

@@ -164,12 +164,14 @@ class Reading(Generic[T]):
 
     async def close(self) -> None:
         """Stop reading and close the connection."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._cursor is not None:
-            await self._cursor.aclose()
-        self.inbox.end()
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+        finally:
+            self.inbox.end()
+            if self._cursor is not None:
+                await self._cursor.aclose()
 
     # --- moving ------------------------------------------------------------------------------
 

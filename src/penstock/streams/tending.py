@@ -13,12 +13,13 @@ Cost        a script a shard every half second, for streams that are open.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 from penstock.errors import BackendUnavailable, PenstockError
-from penstock.ports import StreamInfo, Tended
+from penstock.ports import Appender, StreamInfo, Tended
 from penstock.signals import Signal
 from penstock.streams.retaining import Janitor
 
@@ -73,17 +74,20 @@ class Tender:
         self._always.add(name)
         self._begin()
 
-    async def aclose(self) -> None:
-        """Look no more."""
+    async def aclose(self, others: Iterable[Appender] = ()) -> list[PenstockError]:
+        """Look no more; close what is open, and *others*. What that raised, all being closed."""
         self._always.clear()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-        telling = list(self._telling.values())
-        for task in telling:
+        tasks = [*self._telling.values(), *([self._task] if self._task is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*telling, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        failed: list[PenstockError] = []
+        for one in (*self.open, *others):
+            try:
+                await one.aclose()
+            except PenstockError as error:
+                failed.append(error)
+        return failed
 
     async def _run(self) -> None:
         clock = self._client.clock

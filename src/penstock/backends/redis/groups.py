@@ -57,6 +57,11 @@ class RedisGroups(RedisLetters):
         self._links.add(link)
         return link
 
+    def close_links(self) -> None:
+        """Close every connection, also those whose owner was cancelled before it closed them."""
+        for link in list(self._links):
+            link.close()
+
     def _on_moved(self, place: str) -> None:
         """The sentinels have a new master."""
         for link in list(self._links):

@@ -170,6 +170,9 @@ class Link:
 
     async def _connect(self) -> None:
         wire, role = await connect(self.address, master=self._master)
+        if self._closed:  # meanwhile: nobody would end it
+            wire.end()
+            raise ClosedError(f"the connection to {self.address.place} was closed")
         self._wire = wire
         self._greeted = wire.answers
         self._master = self._master or role == "master"

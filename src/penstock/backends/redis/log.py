@@ -195,10 +195,12 @@ class RedisBackend(RedisShardGroups):
         return await destroy(self.link, stream)
 
     async def aclose(self) -> None:
-        """See `ports.Log.aclose`."""
-        await self._stop_beating()
-        if self._watch is not None:
-            await self._watch.aclose()
-        self.link.close()
-        if self._redis is not None:
-            await close_async(self._redis)
+        """See `ports.Log.aclose`. Cancelled: all connections are closed all the same."""
+        try:
+            await self._stop_beating()
+            if self._watch is not None:
+                await self._watch.aclose()
+        finally:
+            self.close_links()
+            if self._redis is not None:
+                await close_async(self._redis)

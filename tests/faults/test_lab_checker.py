@@ -165,6 +165,17 @@ def test_a_duplicate_without_a_fault_is_noticed() -> None:
     assert broken(history) == {"4"}
 
 
+def test_who_stood_still_for_a_lease_may_have_been_taken_for_dead() -> None:
+    history = good()
+    history.handlings.append(again("e3", "m2.1", 7.0, 7.1))
+    history.lags.append(Lag("m1.1", 5.0, 5.5))
+    assert broken(history) == {"4"}
+    history.lags.append(Lag("m1.1", 6.0, 6.9))
+    assert broken(history) == set()
+    history.faults.append(Fault("freeze member", 5.9, 6.9, ("m1.1",)))  # it was we who did that
+    assert broken(history) == {"4"}
+
+
 def test_duplicates_are_bounded_by_what_was_in_flight() -> None:
     history = good()
     history.faults.append(Fault("kill member", 6.0, 6.5, ("m1.1",), {G: 1}))

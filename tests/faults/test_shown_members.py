@@ -29,7 +29,8 @@ async def test_the_dead_are_replaced_within_a_lease_and_a_half(server: str, tmp_
     lease = 1.0
     async with showing(server, tmp_path) as shown:
         lab = shown.lab
-        await shown.add("producer", "p1", rate=150)
+        # No more than the two that live can handle: what is taken over waits behind nothing.
+        await shown.add("producer", "p1", rate=100)
         await shown.add("member", "m1", "m2", "m3", lease=lease, work=0.01, batch=10)
         await lab.start()
         for kill in range(6):
@@ -92,9 +93,9 @@ async def roll(server: str, folder: Path) -> float:
 
 async def test_a_handler_of_five_leases_is_delivered_once(server: str, tmp_path: Path) -> None:
     """With the event loop blocked for two of them, beside members with nothing to do."""
-    lease = 0.6
     async with showing(server, tmp_path) as shown:
         lab = shown.lab
+        lease = 0.6 * lab.slow
         await shown.add("member", "m1", lease=lease, work=5 * lease, max_in_flight=1)
         await shown.add("member", "m2", "m3", lease=lease)
         lab.seed(1)

@@ -76,9 +76,9 @@ async def test_a_rolling_restart_of_owners_repeats_nothing(tmp_path: Path) -> No
 
 async def test_a_handler_of_five_leases_is_delivered_once(tmp_path: Path) -> None:
     """With the event loop blocked for two of them, beside members that stand by."""
-    lease = 0.5
     async with showing("valkey", tmp_path) as shown:
         lab = shown.lab
+        lease = 0.5 * lab.slow
         about = {"share": "shards", "lease": lease}
         await shown.add("member", "m1", work=5 * lease, **about)
         await shown.add("member", "m2", **about)
@@ -123,7 +123,7 @@ async def test_an_owner_that_was_frozen_with_a_read_under_way_changes_nothing(
     """What the server has sent it meanwhile is the new owner's: it begins none of it."""
     async with showing("valkey", tmp_path) as shown:
         lab = shown.lab
-        about = {"share": "shards", "lease": 0.5}
+        about = {"share": "shards", "lease": 0.5 * lab.slow}
         await shown.add("member", "m1", "m2", **about)
         lab.seed(1)
         await lab.start("m1")

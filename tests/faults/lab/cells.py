@@ -16,6 +16,7 @@ from typing import Any
 
 from faults.lab import nemesis
 from faults.lab.broker import Broker
+from faults.lab.calibration import slowness
 from faults.lab.figures import Verdict, judge
 from faults.lab.history import History
 from faults.lab.lab import Lab, open_lab
@@ -55,6 +56,9 @@ class Cell:
         members = {group: len(lab.members(group)) for group in drained}
         promise = replace(self.promise, members=members)
         verdict = judge(history, promise, cell=name, server=self.binary.name)
+        if not verdict.good:  # the machine may have become slow meanwhile
+            promise = replace(promise, slow=max(self.slow, slowness()))
+            verdict = judge(history, promise, cell=name, server=self.binary.name)
         verdict.notes += [*lab.notes, *lab.complaints()]
         return verdict
 

@@ -34,6 +34,7 @@ class Verdict:
     server: str = ""
     seconds: float = 0.0
     slow: float = 1.0
+    still: float = 0.0
     faults: dict[str, int] = field(default_factory=dict)
     appended: int = 0
     confirmed: int = 0
@@ -60,6 +61,7 @@ def judge(history: History, promise: Promise, *, cell: str = "", server: str = "
     outcomes = Counter(attempt.outcome for attempt in history.attempts.values())
     unknown = {a.id for a in history.attempts.values() if a.outcome == "unknown"}
     verdict = Verdict(cell=cell, server=server, slow=round(promise.slow, 2))
+    verdict.still = round(sum(lag.end - lag.start for lag in history.unexplained()), 2)
     verdict.faults = dict(Counter(fault.kind for fault in history.faults))
     verdict.appended = len(history.attempts)
     verdict.confirmed, verdict.refused = outcomes["ok"], outcomes["fail"]
@@ -100,8 +102,9 @@ def recoveries(history: History, group: str) -> list[tuple[Fault, float]]:
 def report(verdict: Verdict) -> str:
     """A verdict for people."""
     head = f"{verdict.cell} on {verdict.server}: {'good' if verdict.good else 'BAD'}"
+    machine = f"counts as {verdict.slow} times slower, and stood still for {verdict.still} s"
     lines = [
-        f"{head}, {verdict.seconds:.0f} s, this machine counts as {verdict.slow} times slower",
+        f"{head}, {verdict.seconds:.0f} s, this machine {machine}",
         f"  faults      {sum(verdict.faults.values())}: "
         + ", ".join(f"{kind} {count}" for kind, count in sorted(verdict.faults.items())),
     ]
@@ -132,7 +135,7 @@ def _of_group(history: History, promise: Promise, group: str) -> dict[str, Any]:
         "handled": len(done_counts(history, group)),
         "lost": len(lost(history, promise, group)),
         "duplicates": duplicates(history, group),
-        "allowed": allowed_duplicates(history, group),
+        "allowed": allowed_duplicates(history, group, promise),
         "disorder": len(disorder(history, promise, group)),
         "reported": history.reported.get(group, 0),
         "stall": round(longest_stall(history, group)[0], 2),

@@ -83,6 +83,7 @@ class Lab:
         self._lines = JournalReader(self.journals)
         self._reader = Reader()
         self._joined: dict[str, str] = {}
+        self._hesitated: set[str] = set()
         self._journal = Journal(self.journals, "lab")
         self._proxies = contextlib.AsyncExitStack()
 
@@ -254,6 +255,15 @@ class Lab:
         with suppress(TimeoutError):
             await self.until(lambda: self._at_work_since(one), f"{one.who} is at work", within)
 
+    async def hesitates(self, name: str) -> None:
+        """Return when a watcher has seen somebody dead, and waits before he claims."""
+        who = self.all[name].who
+        await self.until(lambda: self._has_hesitated(who), f"{who} hesitates", 10 * self.slow)
+
+    def _has_hesitated(self, who: str) -> bool:
+        self.read()
+        return who in self._hesitated
+
     def _at_work_since(self, one: Running) -> float | None:
         """When it began what it is at work on; None: it is idle."""
         self.read()
@@ -328,6 +338,8 @@ class Lab:
         for line in lines:
             if line["what"] in ("joined", "began"):
                 self._joined[line["who"]] = line.get("member", "")
+            elif line["what"] == "hesitates":
+                self._hesitated.add(line["who"])
         self._reader.read(lines)
 
     def count(self) -> int:

@@ -192,6 +192,7 @@ def _slow_watcher() -> None:
 
     async def late(self: Any, claim: Any, limit: int) -> Any:
         if claim.owner != self._name and claim.fence != "bury":
+            TELL("hesitates", about=claim.owner)
             await asyncio.sleep(HESITATION)
         return await run(self, claim, limit)
 
@@ -231,6 +232,9 @@ def _modules_that_use(name: str) -> list[Any]:
 
 HESITATION = 0.0
 """Seconds that `slow-watcher` hesitates."""
+
+TELL: Callable[..., object] = print
+"""Who hears that it does."""
 
 PROGRAMS = frozenset({"M1", "M14"})
 """Mutants of the program, not of the library."""

@@ -46,7 +46,7 @@ class Process:
         if self.orders.mutant:
             from faults.lab import mutants
 
-            mutants.HESITATION = self.orders.hesitate
+            mutants.HESITATION, mutants.TELL = self.orders.hesitate, self.journal
             mutants.install(self.orders.mutant)
         try:
             asyncio.run(self._guarded(main))

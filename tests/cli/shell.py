@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that a command may take on a machine that does other things too."""
 
 

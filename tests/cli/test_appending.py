@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cli.shell import Shell, wait_until
+from cli.shell import PATIENCE, Shell, wait_until
 
 
 def test_an_object_a_line_becomes_fields(shell: Shell, stored: Any) -> None:
@@ -107,7 +107,7 @@ def test_an_interrupt_stores_what_came_and_says_how_much(
         process.stdin.flush()
         wait_until(lambda: stored.xlen("logs") == 2)
         process.send_signal(number)
-        assert process.wait(10) == code
+        assert process.wait(PATIENCE) == code
         assert process.stderr is not None
         assert process.stderr.read() == b"interrupted; 2 events are stored in 'logs'\n"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cli.shell import Shell, environment
+from cli.shell import PATIENCE, Shell, environment
 
 WRONG_URLS = [
     ("foo://localhost", "scheme must be one that is known, got 'foo'"),
@@ -260,7 +260,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             env=environment("") | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == code, done

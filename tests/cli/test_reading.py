@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cli.shell import Shell, environment, wait_until
+from cli.shell import PATIENCE, Shell, environment, wait_until
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_follow_prints_what_comes_later(shell: Shell, numbers: bytes) -> None:
         shell("append", "numbers", stdin=b'{"n":"later"}\n')
         assert process.stdout.readline() == b'{"n":"later"}\n'
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(PATIENCE) == 130
         assert process.stderr is not None
         assert process.stderr.read() == b""
 
@@ -130,7 +130,7 @@ def test_follow_starts_with_what_is_new_and_waits_for_a_stream(shell: Shell, sto
         wait_until(lambda: any(one["cmd"] == "xread" for one in stored.client_list()))
         shell("append", "logs", "--text", stdin=b"\xff\n")
         assert process.stdout.readline() == b"\xff\n"
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_group_acks_what_was_printed_and_nothing_else(shell: Shell, stored: Any) -> None:
@@ -166,7 +166,7 @@ def test_a_group_member_whose_reader_goes_away_acks_nothing_more(shell: Shell, s
         assert process.stderr is not None
         process.stdout.read(1)
         process.stdout.close()
-        assert process.wait(20) == 141
+        assert process.wait(PATIENCE) == 141
         assert process.stderr.read() == b""
     again: list[bytes] = []
     while found := shell(*read).out.splitlines():
@@ -193,7 +193,7 @@ def test_a_closed_pipe_ends_it_quietly(shell: Shell, options: tuple[str, ...]) -
         ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"],
         capture_output=True,
         env=environment(shell.url),
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (141, b"some text\n", b"")
@@ -208,7 +208,7 @@ def test_follow_notices_a_closed_pipe_while_nothing_comes(shell: Shell) -> None:
         process.stdout.readline()
         time.sleep(0.3)  # all is printed; were it not, the next write would find out
         process.stdout.close()
-        assert process.wait(10) == 141
+        assert process.wait(PATIENCE) == 141
         assert process.stderr.read() == b""
 
 
@@ -241,7 +241,7 @@ def test_memory_is_flat(shell: Shell) -> None:
             input=given,
             capture_output=True,
             env=environment(shell.url),
-            timeout=60,
+            timeout=2 * PATIENCE,
             check=True,
         )
         assert done.stdout == expected

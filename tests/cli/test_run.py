@@ -25,7 +25,7 @@ import asyncio, os, penstock
 app = penstock.App()
 log = open(os.environ["SHOP_LOG"], "a", buffering=1)
 
-@app.on("orders", group="billing", concurrency=4, lease=0.5)
+@app.on("orders", group="billing", concurrency=4, lease=float(os.environ["SHOP_LEASE"]))
 async def bill(order: dict[str, str]) -> None:
     log.write(f"begin {order['n']} {os.getpid()}\\n")
     await asyncio.sleep(float(order.get("takes", "0.01")))
@@ -43,6 +43,7 @@ class Shop:
         self.directory = directory
         self.log = directory / "log"
         self.url = url
+        self.lease = 0.5
         (directory / "shop.py").write_text(SHOP)
         (directory / "broken.py").write_text("import penstock\nraise RuntimeError('half made')\n")
         (directory / "needy.py").write_text("import no_such_package\n")
@@ -105,7 +106,7 @@ class Shop:
         return [sys.executable, "-m", "penstock", "run", *arguments]
 
     def _environment(self) -> dict[str, str]:
-        return {**environment(self.url), "SHOP_LOG": str(self.log)}
+        return {**environment(self.url), "SHOP_LOG": str(self.log), "SHOP_LEASE": str(self.lease)}
 
 
 @pytest.fixture
@@ -159,7 +160,7 @@ def test_a_second_signal_cuts_and_hands_back(shop: Shop, stored: Any) -> None:
         time.sleep(0.3)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 128 + signal.SIGTERM
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
     assert shop.lines("end") == []
     began = time.monotonic()
     with shop.running("shop:app"):
@@ -173,7 +174,7 @@ def test_the_budget_of_a_drain_is_kept(shop: Shop, stored: Any) -> None:
     with shop.running("shop", "--drain", "0.3") as process:
         wait_until(lambda: bool(shop.lines("begin")))
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 128 + signal.SIGTERM
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
     assert "1 calls of bill" in shop.said
 
 
@@ -211,6 +212,7 @@ def test_workers_end_when_their_parent_is_killed(shop: Shop, stored: Any) -> Non
 
 def test_a_rolling_restart_loses_and_delays_nothing(shop: Shop, stored: Any) -> None:
     """One after the other is drained under load; nothing waits for a lease, nothing comes twice."""
+    shop.lease = 3 * PATIENCE
     with shop.running("shop", "--processes", "2") as old:
         fill(stored, 100, takes=0.02)
         wait_until(lambda: len(shop.ended()) >= 20)
@@ -220,11 +222,12 @@ def test_a_rolling_restart_loses_and_delays_nothing(shop: Shop, stored: Any) -> 
         try:
             old.send_signal(signal.SIGTERM)
             assert old.wait(PATIENCE) == 0
-            wait_until(lambda: len(shop.ended()) == 100)
+            fill(stored, 1, first=100)  # for the second one alone: it runs, and can be told to end
+            wait_until(lambda: len(shop.ended()) == 101)
         finally:
             second.send_signal(signal.SIGTERM)
             assert second.wait(PATIENCE) == 0
-    assert len(shop.lines("end")) == 100
+    assert len(shop.lines("end")) == 101
     assert pending(stored) == 0
 
 
@@ -245,7 +248,7 @@ def test_a_second_signal_ends_all_processes(shop: Shop, stored: Any) -> None:
         wait_until(lambda: "draining 2 workers" in shop.said)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 128 + signal.SIGINT
+        assert process.wait(PATIENCE) == 128 + signal.SIGINT
         assert not any(map(alive, shop.workers()))
     assert shop.lines("end") == []
 
@@ -268,6 +271,7 @@ def test_what_to_run_is_found_or_it_is_said_why_not(
     monkeypatch.chdir(shop.directory)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("SHOP_LOG", os.devnull)
+    monkeypatch.setenv("SHOP_LEASE", "0.5")
     for name in ("shop", "nowhere"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 

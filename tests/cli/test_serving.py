@@ -12,7 +12,7 @@ import pytest
 import redis
 
 import penstock
-from cli.shell import Shell, environment, wait_until
+from cli.shell import PATIENCE, Shell, environment, wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -28,7 +28,7 @@ def test_the_server_runs_until_it_is_told_to_end(tmp_path: Path, number: int) ->
             assert shell("read", "orders").out == expected
             assert shell("append", "orders", stdin=b'{"a":1}\n').code == 0
             process.send_signal(number)
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE) == 0
             assert process.stderr is not None
             assert b"Traceback" not in process.stderr.read()
         wait_until(Path(url.removeprefix("redis+unix://")).parent.exists, never=True)
@@ -44,7 +44,7 @@ def test_the_server_listens_on_a_port(tmp_path: Path, free_port: int) -> None:
         with redis.Redis.from_url(said["url"]) as client:
             assert client.ping()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_the_version_is_quick_and_imports_little() -> None:
@@ -56,7 +56,7 @@ def test_the_version_is_quick_and_imports_little() -> None:
         "assert not {'click', 'rich', 'redis', 'uvloop'} & set(sys.modules), sorted(sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (done.returncode, done.stdout) == (0, f"penstock {penstock.__version__}\n"), done.stderr
 
@@ -81,7 +81,7 @@ def test_a_closed_pipe_is_no_error(shell: Shell, command: str) -> None:
         ["bash", "-c", line],
         capture_output=True,
         env=environment(shell.url),
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode in {0, 141}  # 0: it was quicker than the end of `true`

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from embedded.machinery import marked
 
-PATIENCE = 40.0  # seconds for anything that is waited for; spent only on a failure
+PATIENCE = 90.0  # seconds for anything that is waited for; spent only on a failure
 
 Line = dict[str, Any]
 

@@ -16,6 +16,7 @@ import pytest
 import penstock
 from demo.running import Running, windows
 from embedded.machinery import marked
+from support.meter import lost
 
 SOME = ("--rate=5000",)  # enough to see, and kind to a machine that runs other tests
 
@@ -118,9 +119,9 @@ def test_kill_9_of_bob_loses_nothing() -> None:
         running.until(lambda: windows(running, "bob"), "bob has reported")
         time.sleep(1.5)  # into the middle of a window
         os.kill(bob, signal.SIGKILL)
-        died = time.time()
+        died = time.monotonic()
         running.until(lambda: "takes over" in str(running.said("remark")), "alfred takes over")
-        assert time.time() - died < 3.0 + 5.0  # and what a busy machine may take on top
+        assert time.monotonic() - died < 3.0 + 5.0 + lost(died)
         assert running.end() == 0, running.errors
         summary = running.summary()
 
@@ -152,7 +153,7 @@ def test_a_second_signal_ends_at_once() -> None:
         asked = time.monotonic()
         running.process.send_signal(signal.SIGINT)
         assert running.end() == 130
-        assert time.monotonic() - asked < 2.0
+        assert time.monotonic() - asked < 2.0 + lost(asked)
         running.nothing_left()
     assert "Traceback" not in running.errors
 
@@ -221,9 +222,10 @@ def test_a_killed_run_leaves_events_and_the_next_consumes_them(embedded_url: str
 
 def test_a_given_server_keeps_20_000_events(embedded_url: str) -> None:
     """More only as long as they are not acked."""
-    with Running(f"--url={embedded_url}", "--seconds=2", "--rate=30000") as running:
+    with Running(f"--url={embedded_url}", "--rate=30000") as running:
+        running.until(lambda: _produced(running) > 40_000, "it has produced more than that")
+        running.process.send_signal(signal.SIGINT)
         assert running.end() == 0, running.errors
-    assert running.summary()["produced"] > 40_000
     assert asyncio.run(_length(embedded_url)) == 20_000
 
 
@@ -236,6 +238,11 @@ def test_two_demos_on_one_stream_are_refused(embedded_url: str) -> None:
         first.process.send_signal(signal.SIGINT)
         assert first.end() == 0
         assert first.summary()["lost"] == 0
+
+
+def _produced(running: Running) -> int:
+    """How many events, as far as it has told."""
+    return int(running.said("clock")[-1]["produced"]) if running.said("clock") else 0
 
 
 async def _length(url: str) -> int:

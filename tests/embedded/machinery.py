@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PATIENCE = 15.0  # seconds for what should take a few tenths of one
+PATIENCE = 40.0  # seconds for what should take a few tenths of one
 
 
 def until(condition: Callable[[], object], what: str) -> None:

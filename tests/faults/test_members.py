@@ -8,11 +8,13 @@ from collections import Counter
 
 import pytest
 
+from faults.lab.calibration import slowness
 from faults.machinery import (
     STREAM,
     Team,
     add,
     excess,
+    in_time,
     pending_of,
     settled,
     soon,
@@ -25,7 +27,7 @@ from faults.scenarios import LEASE, claim_of_one_who_came_back, late_acks, take_
 pytestmark = pytest.mark.one_loop
 
 LOOK = LEASE / 4
-SLACK = 0.6  # seconds, for a machine that is busy
+SLACK = 0.6  # seconds; where the machine is slow, `in_time` gives more
 TAKEN_OVER = 1.5 * LEASE + LOOK + SLACK
 IN_FLIGHT = 50
 
@@ -49,7 +51,7 @@ async def test_kills_in_the_middle_of_work_lose_nothing(servers: str, team: Team
     at = max(workers["a"].kill(), workers["b"].kill())
     await soon(lambda: pending_of(servers, "a") + pending_of(servers, "b") == 0, "taken over")
     took = time.monotonic() - at
-    assert took < TAKEN_OVER, took
+    assert in_time(took, TAKEN_OVER, at), took
     workers["c"].kill()
     done = await finished(team, servers, 1500)
     assert excess(done) <= 3 * IN_FLIGHT, excess(done)
@@ -70,7 +72,7 @@ async def test_kills_while_idle_and_between_fetch_and_ack(servers: str, team: Te
     assert not team.started("heir")
     at = holder.kill()
     await soon(lambda: len(team.done("heir")) == 20, "taken over")
-    assert team.log("start")[-1]["t"] - at < TAKEN_OVER
+    assert in_time(team.log("start")[-1]["t"] - at, TAKEN_OVER, at)
     done = await finished(team, servers, 20)
     assert excess(done) == 0
     assert team.started() == Counter({n: 1 + (n == 0) for n in range(20)})
@@ -84,7 +86,9 @@ async def test_a_member_stopped_for_three_leases_begins_anew(servers: str, team:
     zombie.pause()
     team.start("heir", servers, lease=LEASE, work=0.005)
     await team.joined("heir")
-    await soon(lambda: pending_of(servers, "zombie") == 0, "taken over", TAKEN_OVER)
+    began = time.monotonic()
+    took = await soon(lambda: pending_of(servers, "zombie") == 0, "taken over")
+    assert in_time(took, TAKEN_OVER, began), took
     await asyncio.sleep(LEASE)
     zombie.resume()
     add(servers, range(200, 600))
@@ -107,12 +111,14 @@ async def test_a_loop_blocked_for_less_than_hold_keeps_its_lease(servers: str, t
 
 async def test_a_loop_blocked_for_longer_than_hold_is_taken_over(servers: str, team: Team) -> None:
     add(servers, range(10))
-    team.start("blocked", servers, lease=LEASE, hold=1.0, at=0, block=6 * LEASE)
+    slow = slowness()  # long enough for another process to start, and to have it all
+    team.start("blocked", servers, lease=LEASE, hold=1.0, at=0, block=4 * LEASE + 1.6 * slow)
     await soon(lambda: 0 in team.started("blocked"), "it blocks")
     began = time.monotonic()
     team.start("other", servers, lease=LEASE)
     await soon(lambda: len(team.done("other")) == 10, "taken over")
-    assert time.monotonic() - began < 1.0 + TAKEN_OVER + SLACK
+    took = time.monotonic() - began
+    assert in_time(took, 1.0 + TAKEN_OVER + SLACK, began, starts=1.2), took
     assert 0 not in team.done("blocked")
     await soon(lambda: 0 in team.done("blocked"), "it goes on")
     await finished(team, servers, 10)
@@ -139,7 +145,9 @@ async def test_a_black_hole_of_three_leases_strands_nothing(servers: str, team: 
         proxy.pause()
         team.start("heir", servers, lease=LEASE, work=0.005)
         await team.joined("heir")
-        await soon(lambda: pending_of(servers, "cut-off") == 0, "taken over", TAKEN_OVER)
+        began = time.monotonic()
+        took = await soon(lambda: pending_of(servers, "cut-off") == 0, "taken over")
+        assert in_time(took, TAKEN_OVER, began), took
         await asyncio.sleep(1.5 * LEASE)
         proxy.resume()
         add(servers, range(300, 900))
@@ -195,7 +203,7 @@ async def test_a_member_that_leaves_hands_back_thousands_at_once(servers: str) -
                 heir.ack(batch)
                 if len(handled) == 5000:
                     break
-            assert time.monotonic() - began < 2.5
+            assert in_time(time.monotonic() - began, 2.5, began)
             assert excess(handled) == 0
             await heir.flush()
         finally:

@@ -147,8 +147,10 @@ async def test_every_member_notices_and_drops_its_acks(servers: str) -> None:
                             found.add(int(event.value["n"]))
                     assert time.monotonic() < deadline, f"skipped: only {found} came again"
                 for heard in (signals, more):
-                    kinds = [signal.kind for signal in heard]
-                    await soon(lambda k=kinds: "group-lost" in k, "every member notices")
+                    await soon(
+                        lambda h=heard: "group-lost" in [signal.kind for signal in h],
+                        "every member notices",
+                    )
 
 
 async def test_a_group_that_was_lost_while_nobody_was_in_it_goes_on(servers: str) -> None:

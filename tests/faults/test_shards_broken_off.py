@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import penstock
-from faults.machinery import asked, soon, through_proxy, watched
+from faults.machinery import answers, asked, soon, through_proxy, watched
 from faults.scenarios import LEASE
 from penstock.backends.redis import shard_member
 from penstock.backends.redis.keys import Keys
@@ -147,7 +147,7 @@ async def test_a_shard_is_not_kept_when_the_reply_to_giving_it_up_is_lost(server
         await append(client.stream("orders"), range(1))
         member = await own(client.backend)
         (shard,) = member.owned
-        proxy.swallow_replies(1, when=lambda piece: piece == b":1\r\n")
+        proxy.swallow_replies(1, when=answers(b":1\r\n"))
         with pytest.raises(penstock.BackendError):
             await member.release(shard)
         assert not member.owned

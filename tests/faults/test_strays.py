@@ -31,7 +31,7 @@ from penstock.errors import BackendUnavailable
 pytestmark = pytest.mark.one_loop
 
 LEASE = 0.4
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from faults.machinery import (
     STREAM,
     HalfOpen,
     add,
+    answers,
     asked,
     pending_of,
     settled,
@@ -99,7 +100,7 @@ async def test_the_lost_reply_of_a_read_strands_nothing(servers: str) -> None:
         client.stream(STREAM).group(GROUP, lease=LEASE) as group,
     ):
         await soon(lambda: blocked_reads(servers) == 1, "a read blocks")
-        proxy.swallow_replies(1, when=lambda piece: piece.startswith(b"*1\r\n*2\r\n$6\r\norders"))
+        proxy.swallow_replies(1, when=answers(b"*1\r\n*2\r\n$6\r\norders"))
         add(servers, range(20))
         await soon(lambda: proxy.resets >= 1, "the reply is lost")
         proxy.swallow_replies(0)
@@ -147,7 +148,7 @@ async def test_the_lost_reply_of_acks_and_parks_changes_nothing(servers: str) ->
         stream = client.stream(STREAM)
         async with stream.group(GROUP, lease=LEASE, retry=Retry(first=0.0)) as group:
             taken = await take([group], 40)
-            proxy.swallow_replies(1, when=lambda piece: piece.startswith((b":20\r\n", b"*20\r\n")))
+            proxy.swallow_replies(1, when=answers(b":20\r\n", b"*20\r\n"))
             group.ack(taken[:20])
             await soon(lambda: proxy.resets == 1, "the reply of the acks is lost")
             proxy.swallow_replies(0)

@@ -22,7 +22,7 @@ from penstock.testing import TcpProxy
 
 STREAMS = (STREAM, "more")
 LEASE, HOLD = 0.5, 0.4
-DRAINED_WITHIN = 20.0
+DRAINED_WITHIN = 40.0
 _ERRORS = (PenstockError, TimeoutError)
 
 

@@ -12,8 +12,8 @@ import msgspec
 
 from penstock import END, OLDEST, Client, Event
 
-PATIENCE = 10.0
-"""Seconds for what should take a few hundredths of one."""
+PATIENCE = 20.0
+"""Seconds for what should take a few hundredths of one; less than a lease, which mends much."""
 
 
 class Order(msgspec.Struct):

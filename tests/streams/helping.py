@@ -12,8 +12,8 @@ from penstock import END, OLDEST, Client, Event, Position, Reader, Stream
 from penstock.event import Shard
 from penstock.ports import AppendOptions, Fields, Marks
 
-PATIENCE = 10.0
-"""Seconds for what should take a few hundredths of one."""
+PATIENCE = 20.0
+"""Seconds for what should take a few hundredths of one; less than a lease, which mends much."""
 
 
 async def soon(condition: Callable[[], Any], what: str, within: float = PATIENCE) -> None:

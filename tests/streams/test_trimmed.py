@@ -66,7 +66,7 @@ async def test_what_was_trimmed_between_two_reads_is_counted_each_time(
 async def empty(group: Group[Any]) -> list[Any]:
     """Everything that the group has in its hands; acked, so that it reads on."""
     events = []
-    while (event := await group.receive(0.3)) is not None and len(events) < 10:
+    while (event := await group.receive(0.7)) is not None and len(events) < 10:
         events.append(event)
         if len(events) == 10:
             break

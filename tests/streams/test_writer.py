@@ -468,7 +468,7 @@ async def test_a_server_that_goes_silent_leaves_outcomes_unknown_in_time(embedde
         connect(f"redis://127.0.0.1:{proxy.port}", observer=lambda _: None) as client,
     ):
         stream = client.stream("orders")
-        async with stream.writer(timeout=0.5) as writer:
+        async with stream.writer(timeout=1.0) as writer:
             await writer.send({"n": 0})
             await writer.flush()
             proxy.pause("down")

@@ -35,10 +35,10 @@ from penstock.ports import (
     ShardMember,
 )
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = 30.0
 """How long, in seconds, a check waits for what must come."""
 
-SLACK: Final = 1.0
+SLACK: Final = 3.0
 """What a busy machine may take on top of a promised time, in seconds."""
 
 MARKS: Final = Marks("fields", "plain")

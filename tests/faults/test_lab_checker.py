@@ -439,6 +439,21 @@ def test_what_the_dead_had_in_hand_is_soon_with_others(apart: bool) -> None:
     assert broken(history) == ({"9"} if apart else set())
 
 
+@pytest.mark.parametrize("slow", [1.0, 4.0])
+def test_a_lease_and_a_half_and_a_poll_are_enough_for_that(slow: float) -> None:
+    """However slow the machine is; where it stood still, that does not count."""
+    promise = Promise(lease=1.0, in_flight=10, slow=slow)
+    assert promise.takeover == 1.5 + 0.25 * slow
+    history = good()
+    change(history, 4, end=None, acked=None)
+    history.faults.append(Fault("kill member", 4.15, 4.2, ("m1.1",), {G: 3}))
+    at = 4.15 + promise.takeover + 0.3
+    history.handlings.append(again("e4", "m2.1", at, at + 0.1))
+    assert broken(history, promise) == {"9"}
+    history.lags.append(Lag("m2.1", 5.0, 5.4))
+    assert broken(history, promise) == set()
+
+
 def test_a_history_is_read_from_journals() -> None:
     reader = Reader()
     reader.read(

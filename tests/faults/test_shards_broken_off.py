@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -38,9 +39,9 @@ async def handle(group: penstock.Group[Any], seen: set[int], count: int) -> None
                 group.ack(event)
 
 
-async def own(backend: Any, count: int = 1) -> RedisShardMember:
+async def own(backend: Any, count: int = 1, lease: float = LEASE) -> RedisShardMember:
     """A member that owns *count* shards, with nothing above it."""
-    options = MemberOptions(penstock.OLDEST, "m", LEASE, 5.0)
+    options = MemberOptions(penstock.OLDEST, "m", lease, 5.0)
     member = await backend.own(Shard("orders", 0, count), "g", options)
     with pytest.raises(Rebalanced):
         await member.fetch(0, 1.0)
@@ -152,6 +153,32 @@ async def test_a_shard_is_not_kept_when_the_reply_to_giving_it_up_is_lost(server
             await member.release(shard)
         assert not member.owned
         proxy.swallow_replies(0)
+        await member.leave()
+
+
+async def test_a_shard_is_given_up_again_when_that_did_not_get_through(servers: str) -> None:
+    """What was sent is lost: others need not wait for a lease, which here is an hour."""
+    async with through_proxy(servers) as (proxy, bad_url), watched(bad_url) as (client, _):
+        await append(client.stream("orders", shards=2), range(4))
+        member = await own(client.backend, 2, lease=3600.0)
+        async with watched(servers) as (second, _):
+            group = second.stream("orders").group("g", share="shards", lease=3600.0)
+            async with group:
+                async with asyncio.timeout(10.0):
+                    while not member.yielding:
+                        await member.fetch(0, 0.1)
+                proxy.pause("up")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await member.release(member.yielding[0])
+                proxy.cut()
+                proxy.resume()
+                got = asyncio.ensure_future(anext(group))
+                async with asyncio.timeout(10.0):
+                    while not got.done():
+                        with contextlib.suppress(Rebalanced, penstock.BackendUnavailable):
+                            await member.fetch(0, 0.1)
+                assert len(member.owned) == 1
         await member.leave()
 
 

@@ -141,7 +141,7 @@ async def test_no_fault_stalls_the_others(server: str, tmp_path: Path) -> None:
         await shown.add("producer", "p1", rate=150)
         await shown.add("member", "m1", "m2", "m3", hold=5.0)
         await lab.start()
-        for fault in (nemesis.kill_member, nemesis.refuse_member, nemesis.freeze_member):
+        for fault in (nemesis.kill_sharer, nemesis.refuse_member, nemesis.freeze_member):
             await fault(lab, random.Random(3))
             await asyncio.sleep(0.5)
         verdict = await shown.judged(stall=3.0)

@@ -12,17 +12,18 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from penstock.errors import ClosedError, LeaseLost, PenstockError
+from penstock.errors import ClosedError, LeaseLost
 from penstock.event import NEWEST, Position, Shard
-from penstock.ports import Along, Burial, Log, TrimTo
+from penstock.ports import Along, Burial, TrimTo
+from penstock.testing.conformance_owners import OWNER_CHECKS
 from penstock.testing.conformance_tools import (
     PATIENCE,
-    SLACK,
     Check,
     Got,
     Harness,
     Owner,
     append,
+    fill,
     numbered,
     numbers,
     own,
@@ -30,6 +31,7 @@ from penstock.testing.conformance_tools import (
     refused_name,
     settled,
     shards_of,
+    sizes,
 )
 
 ALL: Final = {0, 1, 2, 3}
@@ -39,7 +41,7 @@ async def check_a_lone_member_owns_all_shards(harness: Harness) -> None:
     """It is told so, and gets each shard in order, its pages with the epoch that it owns it in."""
     name = harness.fresh_name()
     async with harness.open() as backend:
-        await _fill(backend, name, 4, 20)
+        await fill(backend, name, 4, 20)
         async with owning(backend, harness, name, 4) as owner:
             await settled([owner], lambda: len(owner.events) == 80)
             assert sorted(owner.gained) == shards_of(name, 4)
@@ -54,7 +56,7 @@ async def check_a_newcomer_gets_its_fair_share(harness: Harness) -> None:
     """Shards are spread evenly, and no more of them move than the newcomer is due."""
     name = harness.fresh_name()
     async with harness.open() as backend, harness.open() as other:
-        await _fill(backend, name, 4, 1)
+        await fill(backend, name, 4, 1)
         async with owning(backend, harness, name, 4) as a:
             await settled([a], lambda: a.shards == ALL)
             async with owning(other, harness, name, 4) as b:
@@ -62,7 +64,7 @@ async def check_a_newcomer_gets_its_fair_share(harness: Harness) -> None:
                 assert a.shards | b.shards == ALL
                 assert {shard.index for shard in a.lost} == b.shards
                 async with owning(other, harness, name, 4) as c:
-                    await settled([a, b, c], lambda: _sizes(a, b, c) == [1, 1, 2])
+                    await settled([a, b, c], lambda: sizes(a, b, c) == [1, 1, 2])
                     assert a.shards | b.shards | c.shards == ALL
                     assert len(a.lost) + len(b.lost) == 3
 
@@ -77,7 +79,7 @@ async def check_each_event_is_handed_out_by_its_owner(harness: Harness) -> None:
         owning(other, harness, name, 4) as b,
     ):
         await settled([a, b], lambda: len(a.shards) == len(b.shards) == 2)
-        await _fill(backend, name, 4, 25)
+        await fill(backend, name, 4, 25)
         await settled([a, b], lambda: len(a.events) + len(b.events) >= 100)
         for shard in shards_of(name, 4):
             found = [row for row in a.events + b.events if row.shard == shard]
@@ -88,7 +90,7 @@ async def check_what_is_committed_is_handed_over(harness: Harness) -> None:
     """Position and state, in one step; the next owner begins behind them, in a later epoch."""
     name = harness.fresh_name()
     async with harness.open() as backend, harness.open() as other:
-        await _fill(backend, name, 1, 10)
+        await fill(backend, name, 1, 10)
         async with owning(backend, harness, name, 1) as a:
             await settled([a], lambda: len(a.events) == 10)
             await a.commit(a.events[2], b"early")
@@ -107,7 +109,7 @@ async def check_notes_and_letters_go_with_the_position(harness: Harness) -> None
     """The next owner has the notes, and knows how old they are; a letter is kept once."""
     name = harness.fresh_name()
     async with harness.open() as backend, harness.open() as other:
-        await _fill(backend, name, 1, 4)
+        await fill(backend, name, 1, 4)
         async with owning(backend, harness, name, 1) as a:
             await settled([a], lambda: len(a.events) == 4)
             event = a.events[1]
@@ -142,7 +144,7 @@ async def check_what_others_are_due_is_named_first(harness: Harness) -> None:
     """Nothing more comes of it; released, it moves at once, and nothing else does."""
     name = harness.fresh_name()
     async with harness.open() as backend, harness.open() as other:
-        await _fill(backend, name, 2, 1)
+        await fill(backend, name, 2, 1)
         async with owning(backend, harness, name, 2) as a:
             await settled([a], lambda: len(a.events) == 2)
             async with owning(other, harness, name, 2) as b:
@@ -157,7 +159,7 @@ async def check_a_resting_member_is_due_no_shard(harness: Harness) -> None:
     """Alone it keeps them; while another is awake all are that one's, until it rests no more."""
     name = harness.fresh_name()
     async with harness.open() as backend, harness.open() as other:
-        await _fill(backend, name, 4, 1)
+        await fill(backend, name, 4, 1)
         async with owning(backend, harness, name, 4) as a:
             await settled([a], lambda: len(a.events) == 4)
             a.member.rest(True)
@@ -180,11 +182,11 @@ async def check_only_the_owner_commits(harness: Harness) -> None:
     """A commit in a former epoch, or in one that never was, is refused and keeps nothing."""
     name = harness.fresh_name()
     async with harness.open() as backend, harness.open() as other:
-        await _fill(backend, name, 2, 5)
+        await fill(backend, name, 2, 5)
         async with owning(backend, harness, name, 2) as a:
             await settled([a], lambda: len(a.events) == 10)
             async with owning(other, harness, name, 2) as b:
-                await settled([a, b], lambda: _sizes(a, b) == [1, 1])
+                await settled([a, b], lambda: sizes(a, b) == [1, 1])
                 lost = [row for row in a.events if row.shard.index in b.shards]
                 kept = [row for row in a.events if row.shard.index in a.shards]
                 assert await _refused(a, lost[4], b"late")
@@ -194,70 +196,15 @@ async def check_only_the_owner_commits(harness: Harness) -> None:
                 assert (theirs.committed, theirs.state) == (None, None)
 
 
-async def check_the_dead_are_replaced(harness: Harness) -> None:
-    """Within one and a half leases a crashed member's shards go on, from what was committed."""
-    name = harness.fresh_name()
-    async with harness.open() as backend, harness.open() as other:
-        await _fill(backend, name, 2, 6)
-        crashed = await own(backend, harness, name, 2)
-        await settled([crashed], lambda: len(crashed.events) == 12)
-        first = [row for row in crashed.events if row.shard.index == 0]
-        await crashed.commit(first[3])
-        async with owning(other, harness, name, 2) as b:
-            await settled([b, crashed], lambda: len(b.shards) == 1)
-            crashed.member.abandon()
-            await settled([b], lambda: b.shards == {0, 1}, 1.5 * harness.lease + SLACK)
-            await settled([b], lambda: len(b.events) >= 8)
-            assert numbers(r for r in b.events if r.shard.index == 0) == [4, 5]
-            assert numbers(r for r in b.events if r.shard.index == 1) == list(range(6))
-
-
-async def check_the_dead_commit_nothing(harness: Harness) -> None:
-    """Should a member wake that was taken for dead, its commits are refused."""
-    name = harness.fresh_name()
-    async with harness.open() as backend, harness.open() as other:
-        await _fill(backend, name, 1, 3)
-        dead = await own(backend, harness, name, 1)
-        await settled([dead], lambda: len(dead.events) == 3)
-        dead.member.abandon()
-        async with owning(other, harness, name, 1) as b:
-            await settled([b], lambda: len(b.events) == 3)
-            try:
-                await dead.commit(dead.events[2])
-            except PenstockError:
-                pass
-            else:
-                raise AssertionError("a commit of the dead must be refused")
-            (ownership,) = b.member.owned.values()
-            assert ownership.committed is None
-            await b.commit(b.events[2])
-
-
-async def check_the_living_keep_their_shards(harness: Harness) -> None:
-    """A member that beats keeps its shards, however long it does not fetch; others stand by."""
-    name = harness.fresh_name()
-    async with harness.open() as backend, harness.open() as other:
-        await _fill(backend, name, 1, 3)
-        async with owning(backend, harness, name, 1) as a:
-            await settled([a], lambda: len(a.events) == 3)
-            async with owning(other, harness, name, 1) as standby:
-                loop = asyncio.get_running_loop()
-                end = loop.time() + 3 * harness.lease
-                while loop.time() < end:
-                    await standby.step()
-                assert (standby.shards, standby.events) == (set(), [])
-                await a.commit(a.events[2])
-
-
 async def check_leaving_frees_shards_at_once(harness: Harness) -> None:
     """Another has them within a second, and who left commits no more, not even before that."""
     name = harness.fresh_name()
     async with harness.open() as backend, harness.open() as other:
-        await _fill(backend, name, 3, 1)
+        await fill(backend, name, 3, 1)
         a = await own(backend, harness, name, 3)
         await settled([a], lambda: len(a.shards) == 3)
         async with owning(other, harness, name, 3) as b:
-            await settled([a, b], lambda: _sizes(a, b) == [1, 2])
+            await settled([a, b], lambda: sizes(a, b) == [1, 2])
             await append(backend, Shard(name, min(a.shards), 3), numbered(1, 1))
             await settled([a], lambda: 1 in numbers(a.events))
             await a.member.leave()
@@ -279,7 +226,7 @@ async def check_a_shard_group_begins_at_its_start(harness: Harness) -> None:
     """NEWEST is anchored when the group is made, not when a shard is taken."""
     name = harness.fresh_name()
     async with harness.open() as backend:
-        await _fill(backend, name, 2, 3)
+        await fill(backend, name, 2, 3)
         async with owning(backend, harness, name, 2, start=NEWEST) as owner:
             for shard in shards_of(name, 2):
                 await append(backend, shard, numbered(3, 2))
@@ -307,7 +254,7 @@ async def check_trimming_keeps_what_is_not_committed(harness: Harness) -> None:
     """acked_only leaves whatever lies behind the committed position."""
     name = harness.fresh_name()
     async with harness.open() as backend:
-        await _fill(backend, name, 1, 10)
+        await fill(backend, name, 1, 10)
         async with owning(backend, harness, name, 1) as owner:
             await settled([owner], lambda: len(owner.events) == 10)
             assert await backend.trim(Shard(name), TrimTo(max_events=0)) == 0
@@ -319,7 +266,7 @@ async def check_how_far_behind_a_shard_is_told(harness: Harness) -> None:
     """In events and seconds, behind what was committed, also where that is within a page."""
     name = harness.fresh_name()
     async with harness.open() as backend:
-        await _fill(backend, name, 1, 10)
+        await fill(backend, name, 1, 10)
         async with owning(backend, harness, name, 1) as owner:
             await settled([owner], lambda: len(owner.events) == 10)
             for done, behind in ((None, 10), (3, 6), (9, 0)):
@@ -330,11 +277,6 @@ async def check_how_far_behind_a_shard_is_told(harness: Harness) -> None:
                 assert info.lag_seconds is not None
                 assert 0 <= info.lag_seconds < PATIENCE
             assert info.lag_seconds == 0
-
-
-async def _fill(backend: Log, name: str, shards: int, count: int) -> None:
-    for shard in shards_of(name, shards):
-        await append(backend, shard, numbered(0, count))
 
 
 async def _handed_over(old: Owner, new: Owner) -> None:
@@ -362,10 +304,6 @@ async def _refused(owner: Owner, event: Got, state: bytes) -> bool:
     return False
 
 
-def _sizes(*owners: Owner) -> list[int]:
-    return sorted(len(owner.shards) for owner in owners)
-
-
 def _position(event: Got) -> Position:
     return Position.of(event.id)
 
@@ -379,14 +317,12 @@ SHARD_GROUP_CHECKS: Final[Sequence[Check]] = (
     check_what_others_are_due_is_named_first,
     check_a_resting_member_is_due_no_shard,
     check_only_the_owner_commits,
-    check_the_dead_are_replaced,
-    check_the_dead_commit_nothing,
-    check_the_living_keep_their_shards,
     check_leaving_frees_shards_at_once,
     check_a_living_owner_name_is_refused,
     check_a_shard_group_begins_at_its_start,
     check_a_waiting_owner_wakes_on_an_append,
     check_trimming_keeps_what_is_not_committed,
     check_how_far_behind_a_shard_is_told,
+    *OWNER_CHECKS,
 )
 """What every backend with `Features.shard_groups` promises."""

@@ -269,9 +269,10 @@ async def owning(
     *,
     name: str | None = None,
     start: Start = OLDEST,
+    lease: float | None = None,
 ) -> AsyncGenerator[Owner]:
     """A member that leaves in the end, or vanishes if the check has failed."""
-    owner = await own(backend, harness, stream, shards, name=name, start=start)
+    owner = await own(backend, harness, stream, shards, name=name, start=start, lease=lease)
     try:
         yield owner
     except BaseException:
@@ -288,11 +289,23 @@ async def own(
     *,
     name: str | None = None,
     start: Start = OLDEST,
+    lease: float | None = None,
 ) -> Owner:
     """Join the group ``g`` that shares the shards of *stream*."""
-    options = MemberOptions(start, name, harness.lease)
+    options = MemberOptions(start, name, lease or harness.lease)
     async with asyncio.timeout(PATIENCE):
         return Owner(await backend.own(Shard(stream, 0, shards), "g", options))
+
+
+async def fill(backend: Log, name: str, shards: int, count: int) -> None:
+    """*count* numbers in each shard of a stream."""
+    for shard in shards_of(name, shards):
+        await append(backend, shard, numbered(0, count))
+
+
+def sizes(*owners: Owner) -> list[int]:
+    """How many shards each owns, the least first."""
+    return sorted(len(owner.shards) for owner in owners)
 
 
 async def settled(

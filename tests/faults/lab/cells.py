@@ -91,13 +91,14 @@ async def smoke(cell: Cell, *, seed: int, events: int = 10_000, seconds: float =
 
 
 async def _team(lab: Lab, plain: Orders) -> None:
-    """Two producers; three members that share events, two that share shards, and an App."""
+    """Two producers; three members that share events, two that share shards, and two Apps."""
     await lab.add("p1", "producer.py", replace(plain, mode="writer", rate=100))
     await lab.add("p2", "producer.py", replace(plain, mode="single", rate=60))
     await lab.add("m1", "member.py", replace(plain, work=0.002))
     await lab.add("m2", "member.py", replace(plain, work=0.002))
     await lab.add("m3", "member.py", replace(plain, batch=20))
-    await lab.add("a1", "app_member.py", replace(plain, group="a"))
+    for name in ("a1", "a2"):
+        await lab.add(name, "app_member.py", replace(plain, group="a"))
     if SHARDS:
         for name in ("s1", "s2"):
             await lab.add(name, "member.py", replace(plain, group="s", share="shards"))

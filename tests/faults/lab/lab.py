@@ -251,9 +251,18 @@ class Lab:
         await self.until(slow, f"{one.who} is in the midst of something", 10 * self.slow)
 
     async def at_work(self, one: Running, within: float) -> None:
-        """Return when a member is at work on an event; nothing may have come for it *within*."""
+        """Return when a member is in the midst of an event; nothing may have come for it *within*.
+
+        It was told to take half a second for each: what it has just begun, or what it began long
+        ago, may be done before anything can be broken.
+        """
+        one.tell("slow 0.5")
+
+        def amid() -> bool:
+            return 0.1 < time.monotonic() - (self._at_work_since(one) or 0.0) < 0.3
+
         with suppress(TimeoutError):
-            await self.until(lambda: self._at_work_since(one), f"{one.who} is at work", within)
+            await self.until(amid, f"{one.who} is at work", within)
 
     async def hesitates(self, name: str) -> None:
         """Return when a watcher has seen somebody dead, and waits before he claims."""

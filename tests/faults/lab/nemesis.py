@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import redis
 
 from faults.lab.lab import Lab, Running
+from faults.lab.promise import Promise
 
 FaultOf = Callable[[Lab, random.Random], Awaitable[None]]
 
@@ -25,15 +27,36 @@ FaultOf = Callable[[Lab, random.Random], Awaitable[None]]
 # --- processes ---------------------------------------------------------------------------------
 
 
-async def kill_member(lab: Lab, chance: random.Random) -> None:
-    """``kill -9`` in the midst of its work, and a new incarnation at once, under another name."""
-    one = _member(lab, chance)
-    one.tell("slow 0.25")
-    await lab.at_work(one, 2.0)
+async def kill_sharer(lab: Lab, chance: random.Random) -> None:
+    """A member that shares events is killed."""
+    members = [one for one in lab.members() if one.program == "member.py"]
+    await _killed(lab, chance.choice([one for one in members if one.orders.share != "shards"]))
+
+
+async def kill_owner(lab: Lab, chance: random.Random) -> None:
+    """A member that shares shards is killed."""
+    await _killed(
+        lab, chance.choice([one for one in lab.members() if one.orders.share == "shards"])
+    )
+
+
+async def kill_app(lab: Lab, chance: random.Random) -> None:
+    """An App is killed."""
+    await _killed(lab, chance.choice([one for one in lab.members() if one.program != "member.py"]))
+
+
+async def _killed(lab: Lab, one: Running) -> None:
+    """``kill -9`` in the midst of its work, and a new incarnation at once, under another name.
+
+    Nothing else is broken before what it had in hand must be in another's: so that is judged.
+    """
+    await lab.at_work(one, 10.0 * lab.slow)
     async with lab.fault("kill member", [one]):
+        over = time.monotonic() + Promise(lease=one.orders.lease, slow=lab.slow).takeover
         await lab.end(one, signal.SIGKILL)
         await asyncio.sleep(0.1)
         await lab.restart(one)
+        await asyncio.sleep(max(0.0, over - time.monotonic()))
 
 
 async def stop_member(lab: Lab, chance: random.Random) -> None:
@@ -264,7 +287,9 @@ async def trim_behind(lab: Lab, _: random.Random) -> None:
 
 
 SMOKE: tuple[FaultOf, ...] = (
-    kill_member,
+    kill_sharer,
+    kill_owner,
+    kill_app,
     stop_member,
     freeze_member,
     block_member,

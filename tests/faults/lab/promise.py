@@ -45,5 +45,8 @@ class Promise:
 
     @property
     def takeover(self) -> float:
-        """Seconds from a death until the last event of the dead is in another hand."""
-        return (1.5 * self.lease + self.lease / 4 + 0.5) * self.slow
+        """Seconds from a death until the last event of the dead is in another hand.
+
+        One and a half leases and a poll; a slow machine makes the poll longer, and no lease.
+        """
+        return 1.5 * self.lease + self.lease / 4 * self.slow

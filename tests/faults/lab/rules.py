@@ -171,7 +171,9 @@ def rule_9_alive(history: History, promise: Promise) -> Iterator[str]:
             yield f"{group}: no progress for {seconds:.1f} s with nothing broken, from {since:.1f}"
         for fault, seconds in takeovers(history, group):
             late = fault.start, fault.start + seconds
-            if seconds - history.lag_between(*late) > promise.takeover and _alone(history, fault):
+            if seconds - history.lag_between(*late) <= promise.takeover:
+                continue
+            if _alone(history, fault, fault.start + promise.takeover):
                 yield f"{group}: what a dead member held was taken over after {seconds:.1f} s"
 
 
@@ -295,10 +297,9 @@ def _healthy(history: History, start: float, end: float) -> Iterator[tuple[float
         yield reached, end
 
 
-def _alone(history: History, fault: Fault) -> bool:
-    """Whether nothing else broke before the dead one's events could be taken over."""
-    end = fault.heal + 2.0
-    return not any(f != fault and f.start < end and f.heal > fault.start for f in history.faults)
+def _alone(history: History, fault: Fault, until: float) -> bool:
+    """Whether nothing else was broken *until* the dead one's events should have been taken over."""
+    return not any(f != fault and f.start < until and f.heal > fault.start for f in history.faults)
 
 
 def _stored_behind(history: History) -> list[str]:

@@ -34,6 +34,11 @@ def is_beating(beat: str, now: float) -> bool:
     return beat != STRUCK and age_of(beat, now) <= lease_of(beat, 0.0)
 
 
+def incarnation_of(beat: str) -> str:
+    """Whose *beat* it is: what all beats of one incarnation of a member begin with."""
+    return beat.rpartition(":")[0]
+
+
 def lease_of(beat: str, own: float) -> float:
     """The lease by which a member with *beat* is judged: the longer of its and ours, in seconds."""
     parts = beat.split(":")

@@ -2,7 +2,7 @@
 
 Does        keep epoch, beat, places and the number of the last commit together.
 Does not    take, give, read or commit.
-Used by     `holdings.py`, `shard_member.py`.
+Used by     `holdings.py`, `shard_looking.py`, `shard_member.py`.
 """
 
 from __future__ import annotations
@@ -45,10 +45,19 @@ class Held:
         return self.places[0].unread
 
 
+class Owner(NamedTuple):
+    """Who owns a shard: name and beat ("" for nobody), and the epoch of the last who did."""
+
+    name: str
+    beat: str
+    epoch: int
+
+
 class Seen(NamedTuple):
-    """One look: the living members, and by shard the owner and his beat ("" for nobody)."""
+    """One look: the living members, who owns which shard, which of them are free, and lost."""
 
     living: list[str]
     resting: list[str]
-    owners: dict[Shard, tuple[str, str]]
+    owners: dict[Shard, Owner]
+    free: list[Shard]
     missing: list[Shard]

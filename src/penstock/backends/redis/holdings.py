@@ -16,31 +16,26 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from penstock.backends.redis.beats import RESTING, is_resting, lease_of
+from penstock.backends.redis.beats import RESTING, incarnation_of
 from penstock.backends.redis.cursor import start_id
-from penstock.backends.redis.edge import ReplyError, mapped
 from penstock.backends.redis.heart import Pulse
-from penstock.backends.redis.held import Held, Mark, Seen
+from penstock.backends.redis.held import Held, Mark, Owner
 from penstock.backends.redis.keys import Keys
-from penstock.backends.redis.replies import text
+from penstock.backends.redis.shard_looking import BEAT_FIELD, ShardLooking
 from penstock.backends.redis.shard_reading import Place
 from penstock.backends.redis.shard_scripts import FOUND, GIVE, STRIKE, TAKE
 from penstock.backends.redis.takeovers import LOOK_EVERY
 from penstock.errors import ConfigError
 from penstock.event import OLDEST, Position, Shard, Start
 from penstock.ports import MemberOptions, Ownership, ShardsCame
-from penstock.rules.leases import LeaseWatch
 from penstock.rules.shares import fair_shares
 from penstock.rules.unread import NOWHERE, Unread
 from penstock.signals import Kind
 
 if TYPE_CHECKING:
     from penstock.backends.redis.groups import RedisGroups
-
-BEAT_FIELD: Final = "beat"
-"""The field of a shard's hash that its owner beats."""
 
 
 class Holdings:
@@ -70,15 +65,13 @@ class Holdings:
         self._link = groups.link
         self._clock = groups.clock
         self._stream = stream.stream
-        self._shards = [stream._replace(index=index) for index in range(stream.of)]
         self._home = Keys(stream.stream)
         self._group = group
         self._name = name
         self._options = options
         self._wake = wake
         self._signal = signal
-        self._members = LeaseWatch(options.lease)
-        self._owners = LeaseWatch(options.lease)
+        self._looking = ShardLooking(groups, stream, group, name, options.lease, signal)
         self._missing: dict[Shard, float] = {}
         self._marks: dict[Shard, Mark] = {}
         self._incarnation = ""
@@ -131,8 +124,7 @@ class Holdings:
         for pulse in self.pulses:
             self._groups.heart.remove(pulse)
         self._roster = None
-        self._owners.reset()
-        self._members.reset()
+        self._looking.reset()
         self._gone += [self._drop(shard) for shard in list(self.held)]
 
     def told(self) -> tuple[list[Shard], list[Shard]]:
@@ -143,12 +135,11 @@ class Holdings:
 
     def is_ours(self, beat: str) -> bool:
         """Whether *beat* is of one of this member's incarnations."""
-        return beat.rpartition(":")[0] in self._ours
+        return incarnation_of(beat) in self._ours
 
     def lost_contact(self) -> None:
         """Nobody knows what was missed: count every lease anew."""
-        self._members.reset()
-        self._owners.reset()
+        self._looking.reset()
 
     async def found(self, shards: Iterable[Shard], start: Start) -> bool:
         """Make what is missing of *shards*; whether anything was.
@@ -173,19 +164,33 @@ class Holdings:
     async def _share_out(self, now: float) -> None:
         """Give up what is above the share, or take what it lacks."""
         self.next_look = now + min(LOOK_EVERY, self._options.lease / 4)
-        seen = await self._see()
+        seen = await self._looking.look(self.held, self.is_ours)
         await self._mend(seen.missing, now)
-        free = self._free(seen, now)
-        owned = Counter(owner for s, (owner, _) in seen.owners.items() if owner and s not in free)
+        free = set(seen.free)
+        owned = Counter(one.name for s, one in seen.owners.items() if s not in free)
         living = {name: owned[name] for name in {*seen.living, self._name}}
         living[self._name] = len(self.held)
         resting = [*seen.resting, *([self._name] if self._resting else [])]
-        surplus = len(self.held) - fair_shares(living, len(self._shards), resting)[self._name]
+        surplus = (
+            len(self.held) - fair_shares(living, len(self._looking.shards), resting)[self._name]
+        )
         await self._shrink(max(0, surplus), now)
         lacking = -surplus
-        for shard, beat in free.items():
-            if lacking > 0 and await self._take(shard, beat):
+        for shard in seen.free:
+            owner = seen.owners[shard]
+            if lacking > 0 and await self._take(shard, owner.beat):
                 lacking -= 1
+            elif lacking <= 0 and self._is_stray(owner):
+                await self._give_again(shard, owner)
+
+    def _is_stray(self, owner: Owner) -> bool:
+        """Whether this incarnation seems to own what it does not hold: a reply was lost."""
+        return incarnation_of(owner.beat) == self._incarnation
+
+    async def _give_again(self, shard: Shard, owner: Owner) -> None:
+        """Give up what was given up already, or taken, and nobody heard: else it waits a lease."""
+        names, args = [self.keys(shard).share(self._group)], (owner.epoch, self._incarnation)
+        await self._link.run(GIVE, names, *args, verb="give up")
 
     async def give(self, shard: Shard) -> None:
         """Give a shard up; the next look says that it went, also where that was not confirmed.
@@ -220,76 +225,6 @@ class Holdings:
         self._marks[shard] = held.mark
         self.yielding.pop(shard, None)
         return shard
-
-    async def _see(self) -> Seen:
-        wire = await self._link.wire()
-        keys = [self.keys(shard) for shard in self._shards]
-        roster = self._home.roster(self._group)
-        with mapped(self._link.address.place, verb="look at the members of", key=self._stream):
-            replies = await wire.call_many(
-                [
-                    ("HGETALL", roster),
-                    ("HGET", self._home.meta, "shards"),
-                    *(("HMGET", k.share(self._group), "token", "owner", BEAT_FIELD) for k in keys),
-                    *(("HEXISTS", k.positions, self._group) for k in keys),
-                ],
-                timeout=self._link.address.timeout,
-            )
-            for reply in replies:
-                if isinstance(reply, ReplyError):
-                    raise reply
-        flat, count, *rest = replies
-        shares, kept = rest[: len(keys)], rest[len(keys) :]
-        looked = self._shards[:]
-        self._grow(int(count or 1))
-        beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
-        return Seen(
-            await self._living(beats),
-            [name for name, beat in beats.items() if is_resting(beat) and name != self._name],
-            {
-                shard: (text(owner or b""), text(beat or b""))
-                for shard, (_, owner, beat) in zip(looked, shares, strict=True)
-            },
-            [
-                shard
-                for shard, (token, *_), there in zip(looked, shares, kept, strict=True)
-                if token is None or not there
-            ],
-        )
-
-    def _grow(self, count: int) -> None:
-        """The stream may have more shards by now; they are looked at next."""
-        known = len(self._shards)
-        if known > 1 or self._shards[0].of > 1:
-            self._shards += [Shard(self._stream, index, count) for index in range(known, count)]
-
-    async def _living(self, beats: dict[str, str]) -> list[str]:
-        """Whose beats moved; the dead are struck."""
-        others = {name: beat for name, beat in beats.items() if name != self._name}
-        leases = {name: lease_of(beat, self._options.lease) for name, beat in others.items()}
-        roster = self._home.roster(self._group)
-        dead = self._members.observe(self._clock.monotonic(), others, leases)
-        for name, beat in dead:
-            if await self._link.run(STRIKE, [roster], name, beat, "", verb="look at"):
-                text_ = f"member {name!r} stopped beating; its shards are free for {self._name!r}"
-                self._signal("member-taken-over", f"{text_} and others", None)
-        return [name for name in beats if name not in {name for name, _ in dead}]
-
-    def _free(self, seen: Seen, now: float) -> dict[Shard, str]:
-        """What may be taken, and the beat that was seen of it ("": none)."""
-        others = {
-            str(shard.index): beat
-            for shard, (_, beat) in seen.owners.items()
-            if beat and shard not in self.held and not self.is_ours(beat)
-        }
-        leases = {index: lease_of(beat, self._options.lease) for index, beat in others.items()}
-        dead = dict(self._owners.observe(now, others, leases))
-        return {
-            shard: beat
-            for shard, (_, beat) in seen.owners.items()
-            if shard not in self.held
-            and (str(shard.index) in dead or str(shard.index) not in others)
-        }
 
     async def _mend(self, missing: list[Shard], now: float) -> None:
         """Make anew what the server has lost; what others owned, when they have not for a lease."""

@@ -170,9 +170,9 @@ return 1
 STRIKE: Final = Script(
     1,
     """-- forget a member whose beat is the one seen, or his own. KEYS roster
--- ARGV member, beat seen or '', incarnation
+-- ARGV member, beat seen or '', incarnation. 1: done, 0: it has beaten since, 2: it was gone
 local beat = redis.call('HGET', KEYS[1], ARGV[1])
-if not beat then return 0 end
+if not beat then return 2 end
 if ARGV[2] ~= '' then
   if beat ~= ARGV[2] then return 0 end
 elseif string.sub(beat, 1, #ARGV[3]) ~= ARGV[3] then

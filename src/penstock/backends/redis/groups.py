@@ -2,8 +2,7 @@
 
 Does        make groups and members; list what is there, heartbeats included.
 Does not    hand out events: `member.py` does.
-Invariants  1. joining a name that beats is refused; one that does not is taken over after a lease.
-            2. a group is made at a concrete place; `$` is resolved by the server in that step.
+Invariants  1. a group is made at a concrete place; `$` is resolved by the server in that step.
 Used by     `log.RedisBackend`, which is this plus the log.
 """
 
@@ -14,12 +13,16 @@ from collections.abc import Sequence
 from typing import Any, Final
 from weakref import WeakSet
 
-from penstock.backends.redis.beats import lease_of
 from penstock.backends.redis.control import preload
 from penstock.backends.redis.edge import ReplyError, mapped, refused
 from penstock.backends.redis.group_scripts import JOIN
 from penstock.backends.redis.heart import Heart
-from penstock.backends.redis.joining import group_start, new_incarnation, own_name
+from penstock.backends.redis.joining import (
+    group_start,
+    new_incarnation,
+    own_name,
+    take_names,
+)
 from penstock.backends.redis.keys import PARKED, Keys, stream_key
 from penstock.backends.redis.letters import RedisLetters
 from penstock.backends.redis.link import Address, Link
@@ -29,11 +32,10 @@ from penstock.backends.redis.recovery import Mark, make_group
 from penstock.backends.redis.replies import by_name, failures, group_info, text
 from penstock.backends.redis.wire import Wire
 from penstock.clock import Clock
-from penstock.errors import ConfigError, NotFound
+from penstock.errors import NotFound
 from penstock.event import OLDEST, Position, Shard, Start
 from penstock.observers import Observers
 from penstock.ports import GroupInfo, MemberOptions, PendingInfo
-from penstock.rules.leases import LeaseWatch
 from penstock.signals import Signal
 
 COUNTED: Final = 1000
@@ -75,8 +77,7 @@ class RedisGroups(RedisLetters):
         name = options.name or own_name()
         incarnation = new_incarnation(options.lease)
         marks = {shard: await self.make(shard, group, options.start) for shard in shards}
-        for shard in shards:
-            await self.take_name(shard, group, name, incarnation, options.lease)
+        await take_names(self, shards, group, name, incarnation, options.lease)
         own = self.another_link()
         member = RedisMember(self, own, shards, group, name, options, incarnation)
         member.marks.update(marks)
@@ -159,28 +160,6 @@ class RedisGroups(RedisLetters):
             JOIN, [beats], name, incarnation, seen, verb="join a group of", key=shard.stream
         )
         return text(reply)
-
-    async def take_name(
-        self, shard: Shard, group: str, name: str, incarnation: str, lease: float
-    ) -> None:
-        """Take the name; where somebody had it, wait until it is clear that he is dead.
-
-        One beat more than was seen at first may be the last one of a member that has died since.
-        """
-        watch, began = LeaseWatch(lease), self.clock.monotonic()
-        seen, beats = "", set[str]()
-        while (beat := await self.enter(shard, group, name, incarnation, seen)) != "joined":
-            beats.add(beat)
-            now = self.clock.monotonic()
-            if len(beats) > 2 and now - began >= lease:
-                raise ConfigError(
-                    f"a member's name must be its own, but a living member {name!r} is in group "
-                    f"{group!r} of {shard.stream!r}; choose another name, or give none"
-                )
-            dead = watch.observe(now, {name: beat}, {name: lease_of(beat, lease)})
-            seen = dead[0][1] if dead else ""
-            if not dead:
-                await self.clock.sleep(lease / 4)
 
     @staticmethod
     async def _pending(wire: Wire, shard: Shard, group: str, limit: int) -> list[Any]:

@@ -1,7 +1,10 @@
 """Joining: what a group and a member begin with.
 
-Does        say where a group begins; name members; make what their beats begin with.
+Does        say where a group begins; name members; make what their beats begin with; take names,
+            also of dead members.
 Does not    make groups (`recovery.py`), beat, or hand out events.
+Invariants  1. a name that beats is refused; one that does not is taken over after a lease, in all
+               streams at once.
 """
 
 from __future__ import annotations
@@ -9,16 +12,142 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
+from penstock.backends.redis.beats import lease_of
 from penstock.backends.redis.cursor import BLOCK
 from penstock.backends.redis.edge import ReplyError
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Link
+from penstock.backends.redis.takeovers import LOOK_EVERY
 from penstock.backends.redis.wire import Arg
-from penstock.errors import BackendError
+from penstock.errors import BackendError, ConfigError
 from penstock.event import Shard, Start
 from penstock.rules.gaps import before_time
+from penstock.rules.leases import LeaseWatch
+
+if TYPE_CHECKING:
+    from penstock.backends.redis.groups import RedisGroups
+
+
+class Naming:
+    """A member's name in one stream, on its way to being the member's.
+
+    Args:
+        groups: the backend.
+        shard: where.
+        group: the group's name.
+        name: the member's.
+        lease: how long a bearer of it must be silent to be dead, where his own is not known.
+    """
+
+    def __init__(
+        self, groups: RedisGroups, shard: Shard, group: str, name: str, lease: float
+    ) -> None:
+        self.shard = shard
+        self._groups = groups
+        self._group = group
+        self._name = name
+        self._lease = lease
+        self._watch = LeaseWatch(lease)
+        self._began = groups.clock.monotonic()
+        self._beats: set[str] = set()
+
+    @property
+    def lives(self) -> bool:
+        """Whether the bearer lives, as far as can be said after a lease.
+
+        One beat more than was seen at first may be the last one of a member that has died since.
+        """
+        waited = self._groups.clock.monotonic() - self._began
+        return len(self._beats) > 2 and waited >= self._lease
+
+    async def taken(self, incarnation: str, ours: Collection[str] = ()) -> bool:
+        """Take it, if it is free, one of *ours*, or of one who is dead by now; whether it was."""
+        seen = ""
+        while (beat := await self._enter(incarnation, seen)) != "joined":
+            if beat.rpartition(":")[0] not in ours and not self._is_dead(beat):
+                return False
+            seen = beat
+        return True
+
+    def _is_dead(self, beat: str) -> bool:
+        self._beats.add(beat)
+        leases = {self._name: lease_of(beat, self._lease)}
+        now = self._groups.clock.monotonic()
+        return bool(self._watch.observe(now, {self._name: beat}, leases))
+
+    async def _enter(self, incarnation: str, seen: str) -> str:
+        where = (self.shard, self._group, self._name)
+        return await self._groups.enter(*where, incarnation, seen)
+
+
+async def take_names(  # noqa: PLR0917 - made by the two who join
+    groups: RedisGroups,
+    shards: Iterable[Shard],
+    group: str,
+    name: str,
+    incarnation: str,
+    lease: float,
+) -> None:
+    """Take the name in all *shards*; where somebody had it, wait until it is clear that he is dead.
+
+    Raises:
+        ConfigError: a living member has it.
+    """
+    namings = [Naming(groups, shard, group, name, lease) for shard in shards]
+    mine = {incarnation}  # taken again after each wait: others may strike one that does not beat
+    while waits := [one for one in namings if not await one.taken(incarnation, mine)]:
+        for naming in waits:
+            if naming.lives:
+                raise ConfigError(
+                    f"a member's name must be its own, but a living member {name!r} is in group "
+                    f"{group!r} of {naming.shard.stream!r}; choose another name, or give none"
+                )
+        await groups.clock.sleep(lease / 4)
+
+
+class Replays:
+    """Where a group was handed back dead letters, and a member may look after them.
+
+    Arguments as for `Naming`.
+    """
+
+    def __init__(self, groups: RedisGroups, group: str, name: str, lease: float) -> None:
+        self._groups = groups
+        self._group = group
+        self._name = name
+        self._lease = lease
+        self._namings: dict[Shard, Naming] = {}
+        self._next = 0.0
+
+    async def joined(
+        self, shards: Sequence[Shard], incarnation: str, ours: Collection[str]
+    ) -> list[Shard]:
+        """Those of *shards*, of replayed events, that are there, and where the name is ours now.
+
+        None before it is time to look again. Nobody is waited for: where one who is dead has the
+        name, it is taken some looks later.
+        """
+        link, found, now = self._groups.link, list[Shard](), self._groups.clock.monotonic()
+        if now < self._next or not shards:
+            return []
+        self._next = now + LOOK_EVERY
+        known, self._namings = self._namings, {}  # broken off: whoever has it is watched anew
+        waits = dict[Shard, Naming]()
+        for shard in await replayed(link, shards, self._group):
+            if not await join_replay(link, Keys.of(shard, self._group), self._group):
+                continue
+            naming = known.get(shard) or Naming(
+                self._groups, shard, self._group, self._name, self._lease
+            )
+            if await naming.taken(incarnation, ours):
+                found.append(shard)
+            else:
+                waits[shard] = naming
+        self._namings = waits
+        return found
 
 
 async def join_replay(link: Link, keys: Keys, group: str) -> bool:

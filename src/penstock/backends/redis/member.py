@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped
-from penstock.backends.redis.joining import join_replay, new_incarnation, replayed
+from penstock.backends.redis.joining import Replays, join_replay, new_incarnation, take_names
 from penstock.backends.redis.keys import Keys, stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.outcomes import Outcomes
@@ -29,7 +29,7 @@ from penstock.backends.redis.reads import Reads
 from penstock.backends.redis.recovery import Mark
 from penstock.backends.redis.replies import by_name, pages, plain, position_or_none, text
 from penstock.backends.redis.scripts import PAGE
-from penstock.backends.redis.takeovers import LOOK_EVERY, Takeovers
+from penstock.backends.redis.takeovers import Takeovers
 from penstock.errors import BackendError, LeaseLost, NotFound
 from penstock.event import Position, Shard, Start
 from penstock.ports import Death, GroupVanished, MemberLapsed, MemberOptions, Page
@@ -70,7 +70,7 @@ class RedisMember:
         care = self._takeovers.recovery
         ways = (own, groups.link, groups.clock, self._wake)
         self._reads = Reads(*ways, head, options.noack, care.checks, care.checked)
-        self._next_replays = 0.0
+        self._replays = Replays(groups, group, name, options.lease)
         self._keeping: asyncio.Task[None] | None = None
         self._tidying, self._parts = asyncio.Lock(), asyncio.Lock()
         self._parting: deque[tuple[Shard, Keys, str]] = deque()
@@ -200,11 +200,14 @@ class RedisMember:
             for shard in new:
                 made = await self._groups.make(shard, self._group, start or self._options.start)
                 self.marks[shard] = made
-                await self._sit(shard, used=self._options.name is not None)
+            who = (self._group, self._name, self._incarnation, self._options.lease)
+            await take_names(self._groups, new, *who)
+            for shard in new:
+                self._sit(shard, used=self._options.name is not None)
+            await self._reads.end()
         except BaseException:  # all or nothing
             self._leave_shards(new)
             raise
-        await self._reads.end()
 
     async def remove(self, shards: Sequence[Shard]) -> None:
         """See `ports.EventMember.remove`."""
@@ -277,7 +280,11 @@ class RedisMember:
 
     async def _hand_back(self, page: Page) -> None:
         ids = [entry[0] for entry in page.entries]
-        await self.park(page.shard, ids, 0.0, failed=False)
+        try:
+            await self.park(page.shard, ids, 0.0, failed=False)
+        except BaseException:
+            self._takeovers.own_first()  # nobody else would look for what was not handed back
+            raise
 
     async def _hand_back_strays(self) -> None:
         """Hand back what stands under our name alone: nobody else would look for it."""
@@ -319,23 +326,16 @@ class RedisMember:
 
     async def _join_replays(self) -> None:
         """Be a member for what the group was handed back of its dead letters, once there is any."""
-        now = self._groups.clock.monotonic()
-        replays = [shard._replace(replay=True) for shard in self._keys if not shard.replay]
+        replays = {shard._replace(replay=True) for shard in self._keys if not self._options.noack}
         missing = [shard for shard in replays if shard not in self._keys]
-        if now < self._next_replays or not missing or self._options.noack:
-            return
-        self._next_replays = now + LOOK_EVERY
-        for shard in await replayed(self._link, missing, self._group):
-            if await join_replay(self._link, Keys.of(shard, self._group), self._group):
-                await self._sit(shard, used=True)
+        for shard in await self._replays.joined(missing, self._incarnation, self._ours):
+            if shard._replace(replay=False) in self._keys:  # not left meanwhile
+                self._sit(shard, used=True)
                 await self._reads.end()
 
-    async def _sit(self, shard: Shard, *, used: bool) -> None:
+    def _sit(self, shard: Shard, *, used: bool) -> None:
         """Be a member of one more shard; *used*: it may have pending events under our name."""
-        lease = self._options.lease
-        await self._groups.take_name(shard, self._group, self._name, self._incarnation, lease)
-        keys = Keys.of(shard, self._group)
-        self._keys[shard] = keys
+        self._keys[shard] = keys = Keys.of(shard, self._group)
         self._shards[keys.stream.encode()] = shard
         self._takeovers.add(shard, used=used)
         self._pulses.add(shard, keys.beats(self._group), self._incarnation)
@@ -354,8 +354,8 @@ class RedisMember:
         if error.code not in ("NOGROUP", "UNBLOCKED"):
             raise error
         for shard in list(self._keys):
-            if shard.replay:
-                self._forget(shard)  # if that group is still there, we join it anew
+            if shard.replay and not await join_replay(self._link, self._keys[shard], self._group):
+                self._forget(shard)
         await self._takeovers.recovery.remake()
 
     async def _begin_anew(self) -> None:

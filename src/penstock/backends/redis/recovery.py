@@ -134,9 +134,11 @@ class Recovery:
             await self._remake()
 
     async def _remake(self) -> None:
-        for shard in self._own():
+        for shard, keys in [(shard, self._keys[shard]) for shard in self._own()]:
+            if shard not in self._keys:  # left meanwhile
+                continue
             known = self.marks.get(shard)
-            made = await make_group(self._link, self._keys[shard], self._group, "0", copy=known)
+            made = await make_group(self._link, keys, self._group, "0", copy=known)
             if made.how != "there" or (known is not None and made.mark.token != known.token):
                 self._vanished(shard, made.mark, by_us=made.how != "there")
 
@@ -160,6 +162,8 @@ class Recovery:
         reply = await self._link.run(
             TEND, [*names, keys.beats(group)], *args, cursor, PAGE, *known[1:], verb="read"
         )
+        if shard not in self._keys:  # left meanwhile
+            return
         if reply[0] == b"other":
             self._vanished(shard, Mark(text(reply[1]), text(reply[2])), by_us=False)
         _, token, position, added, last, lost, swept, own, cursor, due = reply
@@ -178,10 +182,9 @@ class Recovery:
         """
         unowned, self.unowned = self.unowned, {}
         for shard, ids in unowned.items():
-            held = known(shard)
+            held, keys = known(shard), self._keys.get(shard)
             lost = [entry_id for entry_id in ids if entry_id not in held]
-            if lost:
-                keys = self._keys[shard]
+            if lost and keys is not None:
                 names = [keys.stream, keys.attempts(self._group)]
                 args = (self._group, self._name, 0, *lost)
                 self.tell_pending(shard, await self._link.run(ACK, names, *args, verb="read"))
@@ -206,10 +209,9 @@ class Recovery:
 
     async def renew(self, shard: Shard) -> None:
         """Make our events of one shard, and the parked ones, young again: none is stolen."""
-        keys = self._keys[shard]
         for owner in (self._name, PARKED):
             cursor = "-"
-            while cursor:
+            while cursor and (keys := self._keys.get(shard)) is not None:
                 args = (self._group, owner, cursor, PAGE)
                 reply = await self._link.run(RENEW, [keys.stream], *args, verb="read")
                 cursor = text(reply[0])
@@ -218,12 +220,13 @@ class Recovery:
     async def repark(self) -> None:
         """Where what is parked has lost its times (deleted, evicted), make it due now: a page."""
         for shard, cursor in list(self.untimed.items()):
-            keys = self._keys[shard]
+            if (keys := self._keys.get(shard)) is None:  # left meanwhile
+                continue
             names = [keys.stream, keys.parked(self._group)]
             args = (self._group, PARKED, cursor, PAGE)
             following, added = await self._link.run(REPARK, names, *args, verb="read")
             self.untimed[shard] = text(following)
-            if not following:
+            if not following or shard not in self._keys:
                 self.untimed.pop(shard, None)
             if added:
                 message = (

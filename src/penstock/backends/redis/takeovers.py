@@ -15,11 +15,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Container, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from penstock.backends.redis.beats import lease_of
+from penstock.backends.redis.claims import Claim, run_claim
 from penstock.backends.redis.cursor import BLOCK, GRACE
-from penstock.backends.redis.group_scripts import BURY, CLAIM, LOOK
+from penstock.backends.redis.group_scripts import LOOK
 from penstock.backends.redis.keys import PARKED, Keys
 from penstock.backends.redis.recovery import Recovery
 from penstock.backends.redis.replies import by_name, text
@@ -41,19 +42,6 @@ CHECKED: Final = 500
 _BURY_AFTER: Final = 60.0
 """Seconds, and ten leases, for which a struck member is remembered: its blocked read, on a server
 that does not know yet that it is gone, may still be given events; they are found by its name."""
-
-
-class Claim(NamedTuple):
-    """Events to take over: whose, and on what condition.
-
-    `fence`: ``own``, ``foreign``, ``bury``, or the beat that was seen. `idle` in milliseconds.
-    """
-
-    shard: Shard
-    owner: str
-    fence: str
-    cursor: str = "-"
-    idle: int = 0
 
 
 class Takeovers:
@@ -132,7 +120,7 @@ class Takeovers:
         """
         for watch in self._watches.values():
             watch.reset()
-        self._own_first()
+        self.own_first()
         self._lost_at = self._clock.monotonic()
         self._again = self._clock.monotonic() + BLOCK + GRACE
 
@@ -158,7 +146,7 @@ class Takeovers:
         try:
             yield
         except asyncio.CancelledError:
-            self._own_first()
+            self.own_first()
             raise
         except BackendError:
             self.lost_contact()
@@ -222,7 +210,7 @@ class Takeovers:
                 return page
         return None
 
-    def _own_first(self) -> None:
+    def own_first(self) -> None:
         """Our own pending list is to be looked through, from its beginning, before all else."""
         others = [claim for claim in self._claims if claim.owner != self._name]
         own = [Claim(shard, self._name, "own") for shard in self._keys]
@@ -231,7 +219,7 @@ class Takeovers:
     def _look_again(self) -> None:
         if self._again is not None and self._clock.monotonic() >= self._again:
             self._again = None
-            self._own_first()
+            self.own_first()
 
     async def _look_all(self, limit: int) -> list[Page]:
         now = self._looked = self._clock.monotonic()
@@ -241,14 +229,9 @@ class Takeovers:
         watch = now >= self._next_beats
         if watch:
             self._next_beats = now + self._options.lease / 4
-        for shard in list(self._keys):
-            if shard in self._keys and not shard.replay:
-                await self.recovery.tend(shard)
-        due = [
-            await self._look(shard, limit, watch)
-            for shard in list(self._keys)
-            if shard in self._keys
-        ]
+        for shard in [shard for shard in self._keys if not shard.replay]:
+            await self.recovery.tend(shard)
+        due = [await self._look(shard, limit, watch) for shard in list(self._keys)]
         await self.recovery.repark()
         await self._renew(now)
         self.next_look = min([self.next_look, *self._dues(now)])
@@ -264,12 +247,14 @@ class Takeovers:
         """While consumers that go by idle time are in a group, keep our own events young."""
         if self._foreign and now >= self._next_renewal:
             self._next_renewal = now + self._options.lease / 3
-            for shard in self._foreign:
+            for shard in list(self._foreign):
                 await self.recovery.renew(shard)
 
     async def _look(self, shard: Shard, limit: int, watch: bool) -> Page:
         """Take parked events that are due; on request, see who is dead."""
-        keys, group = self._keys[shard], self._group
+        if (keys := self._keys.get(shard)) is None:  # left meanwhile
+            return Page(shard, [], [])
+        group = self._group
         names = [keys.stream, keys.beats(group), keys.parked(group), keys.attempts(group)]
         args = (group, self._name, PARKED, min(limit, CHECKED), int(watch))
         reply = await self._link.run(LOOK, names, *args, verb="read", key=keys.stream)
@@ -288,6 +273,11 @@ class Takeovers:
         beats = {text(name): text(beat) for name, beat in zip(flat[::2], flat[1::2], strict=True)}
         pending = {text(about["name"]): about["pending"] for about in consumers}
         beats.pop(self._name, None)
+        self._struck = {
+            (where, name): since
+            for (where, name), since in self._struck.items()
+            if where != shard or beats.get(name) == STRUCK  # else it is another one by now
+        }
         if pending.get(PARKED, 0) > parked:
             self.recovery.untimed.setdefault(shard, "-")
         leases = {name: lease_of(beat, self._options.lease) for name, beat in beats.items()}
@@ -336,7 +326,8 @@ class Takeovers:
         try:
             reply = await self._run(claim, limit)
         except BaseException:
-            self._claims.appendleft(claim)
+            if claim.shard in self._keys:
+                self._claims.appendleft(claim)
             raise
         if claim.shard not in self._keys:  # left meanwhile, with all that was pending there
             return None
@@ -357,16 +348,8 @@ class Takeovers:
         )
 
     async def _run(self, claim: Claim, limit: int) -> Any:
-        keys = self._keys[claim.shard]
-        if claim.fence == "bury":
-            names = [keys.stream, keys.beats(self._group)]
-            await self._link.run(BURY, names, self._group, claim.owner, verb="read")
-            return None
-        names = [keys.stream, keys.beats(self._group), keys.attempts(self._group)]
-        who = (self._group, self._name, self._incarnation, claim.owner, claim.fence)
-        return await self._link.run(
-            CLAIM, names, *who, claim.idle, claim.cursor, limit, verb="read", key=keys.stream
-        )
+        who = (self._group, self._name, self._incarnation)
+        return await run_claim(self._link, self._keys[claim.shard], claim, *who, limit)
 
     def _on_ended(self, claim: Claim, status: bytes | None) -> None:
         taken = self._taken.pop((claim.shard, claim.owner), 0)

@@ -304,7 +304,7 @@ async def test_a_function_that_gives_a_coroutine_fails_and_says_why(memory: str)
         await orders(app.client, 1)
         await soon(lambda: letters(app.client, "billing"), "a dead letter")
         (letter,) = await letters(app.client, "billing")
-    assert "returned a coroutine" in letter.reason
+    assert "returned work that is not done (coroutine)" in letter.reason
 
 
 async def test_failures_are_logged_with_their_traceback_and_do_not_flood(

@@ -12,7 +12,7 @@ import pytest
 
 from penstock import App, ConfigError, Event, connect
 from penstock.pipeline.annotations import Signature, read_signature
-from penstock.pipeline.app import ConnectKeywords
+from penstock.pipeline.connecting import ConnectKeywords
 from pipeline.helping import Invoice, Order
 
 pytestmark = pytest.mark.one_loop

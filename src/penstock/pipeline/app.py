@@ -11,23 +11,21 @@ Source      FastStream, arq, Broadway: decorators, one life-cycle, handlers trie
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Self, TypeVar, Unpack
 
-from penstock.clock import Clock
 from penstock.codecs import Codec
 from penstock.errors import ClosedError, ConfigError
+from penstock.pipeline.connecting import ConnectKeywords
 from penstock.pipeline.handlers import BatchOf, Handler, check_together, make_handler
 from penstock.pipeline.running import Running
 from penstock.pipeline.statistics import HandlerStatistics
 from penstock.pipeline.stopping import on_signals
 from penstock.pipeline.trying import AppTest
-from penstock.ports import Confirm
-from penstock.signals import Observer
 from penstock.streams.client import Client, connect
 from penstock.streams.group_options import GroupKeywords
 from penstock.streams.stream import Stream
@@ -37,26 +35,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DRAIN: Final = 30.0
 """Seconds that running calls get to end, when an App is left."""
-
-
-class ConnectKeywords(TypedDict, total=False):
-    """The options of `connect`, which says what each means."""
-
-    user: str | None
-    password: str | None
-    db: int | None
-    client_name: str | None
-    timeout: float | None
-    ca: str | os.PathLike[str] | None
-    cert: str | os.PathLike[str] | None
-    key: str | os.PathLike[str] | None
-    verify: bool | None
-    sentinel_user: str | None
-    sentinel_password: str | None
-    confirm: Confirm
-    max_event_bytes: int
-    observer: Observer | Iterable[Observer]
-    clock: Clock | None
 
 
 class App:
@@ -191,7 +169,7 @@ class App:
             BackendError: refused, or not reachable.
             ClosedError: it runs already.
         """
-        await self._open(None)
+        await self._open(self._made(None))
         return self
 
     async def __aexit__(
@@ -239,14 +217,15 @@ class App:
             ConfigError, BackendError: as when it is entered.
             Exception: what ended a handler.
         """
-        entered = self._running is not None
         timeout = self._drain_timeout
         if drain_timeout is not None:
             timeout = _seconds("drain_timeout", drain_timeout)
-        if entered and url is not None:
+        if (running := self._running) is not None and url is not None:
             raise ConfigError("the URL of an App that runs already cannot be changed")
-        running = self._running or await self._open(url)
+        entered, running = running is not None, running or self._made(url)
         with on_signals(running.finish, running.hurry) if signals else nullcontext():
+            if not entered and not await self._opened_unless_told(running):
+                return True
             try:
                 ready()
                 await running.wait()
@@ -273,9 +252,16 @@ class App:
 
         Raises:
             TimeoutError: it names what still runs.
+            ConfigError: by a handler, which would wait for itself.
             ClosedError: it does not run.
         """
-        await self._opened().drain(timeout)
+        running = self._opened()
+        if running.calls(asyncio.current_task()):
+            raise ConfigError(
+                "app.drain() in a handler must not be awaited, as it waits for that handler too: "
+                "let it run beside, as in asyncio.create_task(app.drain())"
+            )
+        await running.drain(timeout)
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -362,20 +348,34 @@ class App:
                     found.append(one)
         return found
 
-    async def _open(self, url: str | None) -> Running:
-        if self._running is not None:
-            raise ClosedError("an App runs once at a time, and this one runs already")
+    def _made(self, url: str | None) -> Running:
+        for app in (self, *self._all_included()):
+            if app._running is not None:
+                what = "this one" if app is self else f"one that it includes, {app!r},"
+                raise ClosedError(f"an App runs once at a time, and {what} runs already")
         handlers = self._all_handlers()
         check_together(handlers)
         client = connect(url if url is not None else self._url, **self._connect)
-        running = self._running = Running(handlers, client)
+        return Running(handlers, client)
+
+    async def _open(self, running: Running) -> None:
         self._share(running)
         try:
             await running.open()
         except BaseException:
             self._share(None)
             raise
-        return running
+
+    async def _opened_unless_told(self, running: Running) -> bool:
+        """Open it; False: a signal came meanwhile, and nothing is open."""
+        try:
+            await self._open(running)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not running.finished or task is None or task.uncancel():
+                raise
+            return False
+        return True
 
     async def _leave(self, timeout: float) -> bool:
         try:

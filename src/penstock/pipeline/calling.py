@@ -1,10 +1,14 @@
-"""Calling: how a handler's function is run: awaited, or in a thread of its own.
+"""Calling: how a handler's function is run: in a task, or in a thread of its own.
 
 Does        call it, and give its result or raise its error.
 Does not    know events, groups or retries.
 Invariants  1. at most `size` threads for a handler, however many of its calls hang.
             2. the threads are daemons: a call that never returns holds up neither a drain nor the
                end of the program.
+            3. each call has a task and a context of its own: what it cancels is itself, what it
+               binds in context variables is gone with it.
+            4. whatever a call raises is raised where it is awaited, and nowhere else: a
+               `SystemExit` ends no event loop.
 """
 
 from __future__ import annotations
@@ -14,11 +18,8 @@ import contextvars
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from inspect import iscoroutine
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
-
-from penstock.errors import ConfigError
 
 
 class Calls(Protocol):
@@ -29,8 +30,17 @@ class Calls(Protocol):
         """Calls that still run although nobody waits for them."""
         ...
 
-    async def call(self, argument: Any) -> Any:
-        """The function's result. Cancelled: a coroutine is cancelled, a thread goes on."""
+    async def call(self, argument: Any, late: asyncio.Timeout) -> Any:
+        """The function's result. Cancelled: a coroutine is cancelled, a thread goes on.
+
+        Args:
+            argument: what the function is called with.
+            late: cancels a coroutine when its time is over; a thread takes no notice.
+        """
+        ...
+
+    def makes(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether *task* is one of the calls."""
         ...
 
     def close(self) -> None:
@@ -39,19 +49,48 @@ class Calls(Protocol):
 
 
 class Coroutines:
-    """An ``async def``, awaited where it is called."""
+    """An ``async def``, each call in a task of its own.
+
+    Args:
+        function: what is called.
+        name: what the tasks are called.
+    """
 
     left = 0
 
-    def __init__(self, function: Callable[[Any], Awaitable[Any]]) -> None:
+    def __init__(self, function: Callable[[Any], Awaitable[Any]], name: str) -> None:
         self._function = function
+        self._name = f"penstock-call-{name}"
+        self._calls: set[asyncio.Task[_Ended]] = set()
 
-    async def call(self, argument: Any) -> Any:
-        """Await it."""
-        return await self._function(argument)
+    async def call(self, argument: Any, late: asyncio.Timeout) -> Any:
+        """Await it, in a task."""
+        loop = asyncio.get_running_loop()
+        call = loop.create_task(self._run(argument, late), name=self._name)
+        self._calls.add(call)
+        try:
+            value, error = await call
+        finally:
+            self._calls.discard(call)
+        if error is not None:
+            raise error
+        return value
+
+    def makes(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether *task* is one of the calls."""
+        return task in self._calls
 
     def close(self) -> None:
         """Nothing to do."""
+
+    async def _run(self, argument: Any, late: asyncio.Timeout) -> _Ended:
+        try:
+            async with late:
+                return await self._function(argument), None
+        except SystemExit as error:  # it would leave the loop at once, and with it everything
+            return None, error
+        except GeneratorExit as error:  # raised on, it would mean that a coroutine is closed
+            return None, _raised(error)
 
 
 class Threads:
@@ -70,17 +109,17 @@ class Threads:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._started = 0
         self._busy = 0
-        self._abandoned: set[asyncio.Future[Any]] = set()
+        self._abandoned: set[asyncio.Future[_Ended]] = set()
 
     @property
     def left(self) -> int:
         """Calls that still run although nobody waits for them."""
         return len(self._abandoned)
 
-    async def call(self, argument: Any) -> Any:
+    async def call(self, argument: Any, late: asyncio.Timeout) -> Any:
         """Run it in a thread. Cancelled: the thread goes on, and its result is dropped."""
         loop = asyncio.get_running_loop()
-        result: asyncio.Future[Any] = loop.create_future()
+        result: asyncio.Future[_Ended] = loop.create_future()
         self._busy += 1
         self._jobs.put(_Job(loop, result, contextvars.copy_context(), argument))
         if self._busy > self._started and self._started < self._size:
@@ -89,10 +128,17 @@ class Threads:
                 target=self._work, name=f"penstock {self._name} {self._started}", daemon=True
             ).start()
         try:
-            return await result
+            value, error = await result
         except asyncio.CancelledError:
             self._abandoned.add(result)
             raise
+        if error is not None:
+            raise error
+        return value
+
+    def makes(self, task: asyncio.Task[Any] | None) -> bool:
+        """A thread is no task."""
+        return False
 
     def close(self) -> None:
         """No more calls: each thread ends when it gets to it."""
@@ -101,46 +147,46 @@ class Threads:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            value, error = self._run(job)
+            ended = self._run(job)
             with suppress(RuntimeError):  # the loop has ended: nobody waits any more
-                job.loop.call_soon_threadsafe(self._done, job.result, value, error)
-            del job, value, error  # an idle thread keeps nothing
+                job.loop.call_soon_threadsafe(self._done, job.result, ended)
+            del job, ended  # an idle thread keeps nothing
 
-    def _run(self, job: _Job) -> tuple[Any, BaseException | None]:
+    def _run(self, job: _Job) -> _Ended:
         try:
-            value = job.context.run(self._function, job.argument)
-        except StopIteration as error:  # no future takes it
-            return None, RuntimeError(f"the handler raised {error!r}")
+            return job.context.run(self._function, job.argument), None
+        except (StopIteration, GeneratorExit, KeyboardInterrupt) as error:
+            return None, _raised(error)
         except BaseException as error:  # noqa: BLE001 - it is raised where the call is awaited
             return None, error
-        if iscoroutine(value):
-            value.close()
-            return None, ConfigError(
-                f"handler {self._name} looks like a plain function and returned a coroutine: "
-                f"write it as 'async def', or mark its wrapper with functools.wraps"
-            )
-        return value, None
 
-    def _done(self, result: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    def _done(self, result: asyncio.Future[_Ended], ended: _Ended) -> None:
         self._busy -= 1
         self._abandoned.discard(result)
-        if result.done():  # it was cancelled meanwhile
-            return
-        if error is not None:
-            result.set_exception(error)
-        else:
-            result.set_result(value)
+        if not result.done():  # else it was cancelled meanwhile
+            result.set_result(ended)
+
+
+_Ended = tuple[Any, BaseException | None]
+"""How a call has ended: what it returned, or what it raised."""
 
 
 class _Job(NamedTuple):
     """One call to make."""
 
     loop: asyncio.AbstractEventLoop
-    result: asyncio.Future[Any]
+    result: asyncio.Future[_Ended]
     context: contextvars.Context
     argument: Any
 
 
+def _raised(error: BaseException) -> RuntimeError:
+    """What stands for an error that means something else to whoever awaits."""
+    stands = RuntimeError(f"the handler raised {error!r}")
+    stands.__cause__ = error
+    return stands
+
+
 def calls_of(function: Callable[[Any], Any], *, threaded: bool, size: int, name: str) -> Calls:
     """What runs the calls of *function*."""
-    return Threads(function, size, name) if threaded else Coroutines(function)
+    return Threads(function, size, name) if threaded else Coroutines(function, name)

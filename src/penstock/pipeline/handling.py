@@ -20,7 +20,8 @@ from penstock.pipeline.calling import Calls
 from penstock.pipeline.complaints import Complaints
 from penstock.pipeline.current import Call
 from penstock.pipeline.handlers import Handler
-from penstock.pipeline.outputs import Outputs, check_dropped
+from penstock.pipeline.outputs import Outputs, check_dropped, check_finished
+from penstock.ports import Outcome
 from penstock.streams.group import Group
 
 Kind = Literal["acked", "failed", "rejected", "retry", "lost"]
@@ -98,11 +99,12 @@ class Handling:
     async def _attempt(self, argument: Any, events: list[Event[Any]]) -> Handled:
         try:
             result = await self._call(argument, events)
+            check_finished(result, self._handler.place)
             if self._outputs is not None:
                 await self._outputs.write(result, events, lambda: self._extend(events))
             else:
                 check_dropped(result, self._handler.place)
-        except (LeaseLost, ClosedError) as error:
+        except LeaseLost as error:
             return self._judge_lost(events, error)
         except RetryLater as error:
             self.postponed += len(events)
@@ -114,22 +116,21 @@ class Handling:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return self._fail(events, error)  # something inside the handler was cancelled
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its events' failure
+            return self._fail(events, error)  # the handler was cancelled within
+        except (KeyboardInterrupt, GeneratorExit):  # the program's own end
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is its events' failure
             return self._fail(events, error)
         return self._ack(events)
 
     async def _call(self, argument: Any, events: list[Event[Any]]) -> Any:
-        if self._handler.threaded:
-            with Call(lambda: self._extend(events)):
-                return await self._calls.call(argument)
         late = asyncio.timeout(self._hold)
+        threaded = self._handler.threaded
         try:
-            async with late:
-                with Call(lambda: self._extend_both(events, late)):
-                    return await self._calls.call(argument)
+            with Call(lambda: self._extend(events, None if threaded else late)):
+                return await self._calls.call(argument, late)
         except TimeoutError as error:
-            if not late.expired():
+            if threaded or not late.expired():
                 raise
             raise TimeoutError(
                 f"{self._handler.place} must return within hold={self._hold} s, and was "
@@ -147,25 +148,26 @@ class Handling:
         self.handled += len(events)
         return Handled("acked")
 
-    def _judge_lost(self, events: list[Event[Any]], error: Exception) -> Handled:
+    def _judge_lost(self, events: list[Event[Any]], error: LeaseLost) -> Handled:
         """Ours, from storing results; or the handler's own, which is a failure like any other."""
-        if isinstance(error, LeaseLost) and not set(error.positions) & {
-            str(event.position) for event in events
-        }:
+        if not set(error.positions) & {str(event.position) for event in events}:
             return self._fail(events, error)
         self.lost += len(events)
         return Handled("lost", error)
 
     def _judge_rejected(self, events: list[Event[Any]], error: Reject | DecodeError) -> Handled:
-        """A handler that asks for events finds by itself that one is undecodable."""
+        """A handler that asks for events finds by itself that one is undecodable.
+
+        It is known which it was: those beside it come again at once, and have not failed. What
+        rejects a list does not say which of it: it comes again in halves.
+        """
         if isinstance(error, Reject):
-            return self._reject(events, error)
+            return self._reject(events, error) if len(events) == 1 else self._fail(events, error)
         bad = [e for e in events if (e.stream, str(e.position)) == (error.stream, error.position)]
         if not bad or not self._handler.signature.wants_event:
             return self._fail(events, error)
         rest = [event for event in events if event not in bad]
-        if rest:
-            self._fail(rest, error)
+        self._group.settle([Outcome(event, "returned") for event in rest])
         return self._reject(bad, error)
 
     def _reject(self, events: list[Event[Any]], error: Reject | DecodeError) -> Handled:
@@ -175,26 +177,22 @@ class Handling:
         return Handled("rejected", error)
 
     def _fail(self, events: list[Event[Any]], error: BaseException) -> Handled:
+        try:
+            self._group.fail(events, error)
+        except ClosedError as closed:  # a call that was left when the App ended: handed back
+            self.lost += len(events)
+            return Handled("lost", closed)
         self.failed += len(events)
         if not self._trying:
             self._complaints.failed(error, len(events))
-        self._group.fail(events, error)
         return Handled("failed", error)
 
-    def _extend_both(self, events: list[Event[Any]], late: asyncio.Timeout) -> None:
-        """The hold of a coroutine's events, and the time after which it is cancelled."""
-        self._extend(events)
-        try:
-            late.reschedule(asyncio.get_running_loop().time() + self._hold)
-        except RuntimeError as error:
-            if late.expired():
-                positions = tuple(str(event.position) for event in events)
-                text = "this call took longer than hold, and is being cancelled"
-                raise LeaseLost(text, positions=positions) from error
-            # else the call has returned, and a task that it left behind asks
+    def _extend(self, events: list[Event[Any]], late: asyncio.Timeout | None = None) -> None:
+        """Count anew the hold of all, and the time after which a coroutine is cancelled.
 
-    def _extend(self, events: list[Event[Any]]) -> None:
-        """All that are in hand; raises LeaseLost where one is not."""
+        Raises:
+            LeaseLost: one of them is not in hand any more.
+        """
         lost: LeaseLost | None = None
         for event in events:
             try:
@@ -203,3 +201,13 @@ class Handling:
                 lost = lost or error
         if lost is not None:
             raise lost
+        if late is None:
+            return
+        try:
+            late.reschedule(asyncio.get_running_loop().time() + self._hold)
+        except RuntimeError as error:
+            if late.expired():
+                positions = tuple(str(event.position) for event in events)
+                text = "this call took longer than hold, and is being cancelled"
+                raise LeaseLost(text, positions=positions) from error
+            # else the call has returned, and a task that it left behind asks

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from hashlib import blake2b
+from inspect import isasyncgen, isawaitable, iscoroutine, isgenerator
 from types import EllipsisType
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -145,6 +146,19 @@ class Outputs:
             else:
                 self.written += 1
                 return
+
+
+def check_finished(result: Any, place: str) -> None:
+    """Raise ConfigError for a result whose work is still to be done: nobody would do it."""
+    if result is None or not (isawaitable(result) or isgenerator(result) or isasyncgen(result)):
+        return
+    if iscoroutine(result):
+        result.close()  # so that Python does not say it once more, elsewhere
+    raise ConfigError(
+        f"{place} returned work that is not done ({type(result).__name__}), and nobody would do "
+        f"it: await what is awaitable, return list(…) of what yields; what wraps an 'async def' "
+        f"must be an 'async def' itself"
+    )
 
 
 def check_dropped(result: Any, place: str) -> None:

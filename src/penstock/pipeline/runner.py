@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from penstock.errors import ConfigError, LeaseLost
+from penstock.errors import ConfigError, LeaseLost, PenstockError
 from penstock.event import Event
 from penstock.pipeline.calling import calls_of
 from penstock.pipeline.complaints import Complaints
@@ -66,7 +66,7 @@ class Runner:
         self._lanes: Lanes[Event[Any]] | None = Lanes() if self._keeps_order() else None
         self._taking = asyncio.Lock()
         self._room = asyncio.Event()
-        self._stopping = False
+        self._stopping = self._closing = False
         self._workers: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -91,11 +91,17 @@ class Runner:
             self._workers.append(asyncio.create_task(work(), name=name))
 
     async def wait(self) -> None:
-        """Wait until all workers have ended; raises what the first one failed with."""
+        """Wait until all workers have ended; raises what the first one failed with.
+
+        Raises:
+            PenstockError: somebody has cancelled a worker, which is nobody's business.
+        """
         done, _ = await asyncio.wait(self._workers, return_when=asyncio.FIRST_EXCEPTION)
         for worker in done:
             if not worker.cancelled() and (error := worker.exception()) is not None:
                 raise error
+        if not self._closing and any(worker.cancelled() for worker in done):
+            raise PenstockError(f"a task of {self.handler.place} was cancelled from outside")
 
     async def stop(self) -> None:
         """Take nothing more, and hand back what no worker has begun with."""
@@ -113,6 +119,7 @@ class Runner:
         Raises:
             BackendError: an ack could not be saved.
         """
+        self._closing = True
         running = [worker for worker in self._workers if not worker.done()]
         for worker in running:
             worker.cancel()
@@ -123,6 +130,10 @@ class Runner:
             self._calls.close()
             self._tell_left([worker for worker in running if not worker.done()])
             await self.group.aclose()
+
+    def calls(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether *task* is a call of the handler."""
+        return self._calls.makes(task)
 
     @property
     def running(self) -> int:

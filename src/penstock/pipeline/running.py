@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from penstock.pipeline.handlers import Handler
 from penstock.pipeline.runner import Runner
@@ -30,12 +31,18 @@ class Running:
         self._runners: list[Runner] = []
         self._followers: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
+        self._opening: asyncio.Task[object] | None = None
         self._over = asyncio.Event()
         self._hurry = asyncio.Event()
         self._late = False
 
     async def open(self) -> None:
-        """Connect, join all groups, begin to work. Where this fails, nothing is left open."""
+        """Connect, join all groups, begin to work. Where this fails, nothing is left open.
+
+        Raises:
+            CancelledError: it was told to finish meanwhile, too.
+        """
+        self._opening = asyncio.current_task()
         try:
             await self.client.__aenter__()
             for handler in self._handlers:
@@ -43,8 +50,10 @@ class Running:
                 self._runners.append(runner)
                 await runner.open()
         except BaseException:
+            self._opening = None
             await self._close_all()
             raise
+        self._opening = None
         for runner in self._runners:
             runner.start()
             name = f"penstock-app-{runner.handler.name}"
@@ -61,9 +70,21 @@ class Running:
         """Whether no handler has failed."""
         return self._failure is None
 
+    @property
+    def finished(self) -> bool:
+        """Whether it was told to finish, has failed, or ran to its end."""
+        return self._over.is_set()
+
+    def calls(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether *task* is a call of one of the handlers."""
+        return any(runner.calls(task) for runner in self._runners)
+
     def finish(self) -> None:
-        """Whoever waits is to go on, and leave."""
+        """Whoever waits is to go on, and leave; whoever opens it is not to."""
         self._over.set()
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
 
     def hurry(self) -> None:
         """Draining is to wait no more."""
@@ -130,13 +151,15 @@ class Running:
         """Notice how one handler ends."""
         try:
             await runner.wait()
-        except Exception as error:  # noqa: BLE001 - raised where the App is waited for or left
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised where the App is waited for or left
             self._fail(runner, error)
         mine = asyncio.current_task()
         if all(task.done() or task is mine for task in self._followers):
             self._over.set()
 
-    def _fail(self, runner: Runner, error: Exception) -> None:
+    def _fail(self, runner: Runner, error: BaseException) -> None:
         place = runner.handler.place
         if self._failure is None:
             error.add_note(f"this ended {place}")

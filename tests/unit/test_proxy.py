@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -254,3 +255,25 @@ async def test_a_throttle_lets_so_many_bytes_pass() -> None:
         assert loop.time() - begun >= 0.19
         proxy.throttle = 0
         assert await ask(client, b"x") == b"x"
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_whoever_comes_as_it_closes_is_turned_away(turns: int) -> None:
+    """However far the event loop is with it: nothing is served after the block, or left open."""
+    server = await asyncio.start_server(Echo().serve, "127.0.0.1", 0)
+    async with server:
+        async with TcpProxy(server.sockets[0].getsockname()[:2]) as proxy:
+            client = socket.create_connection(("127.0.0.1", proxy.port), timeout=5)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        with client:
+            assert await asyncio.to_thread(answer, client) == "reset"
+
+
+def answer(client: socket.socket) -> str:
+    """What comes of a byte that is sent."""
+    try:
+        client.sendall(b"x")
+        return "served" if client.recv(1) else "ended"
+    except ConnectionError:
+        return "reset"

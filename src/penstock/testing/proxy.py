@@ -4,7 +4,8 @@ Does        forward bytes, and cut, refuse, delay, withhold or lose them when it
 Does not    know any protocol: a reply is what the server sent in one piece.
 Invariants  1. bytes that are forwarded are in order and untouched.
             2. a cut is seen by both sides as a reset, at once; nothing more passes.
-            3. leaving the block ends every connection and task.
+            3. leaving the block ends every connection and task, also of who came just then: so
+               connections are accepted here, since `asyncio.Server` forgets those when it closes.
 Used by     tests, ours and our users'.
 Source      what Toxiproxy calls toxics: reset_peer, timeout, latency, bandwidth, limit_data.
 """
@@ -51,7 +52,9 @@ class TcpProxy:
 
     def __init__(self, server: tuple[str, int] | str) -> None:
         self._server = server
-        self._listener: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._closing = False
+        self._serving: set[asyncio.Task[None]] = set()
         self._links: set[_Link] = set()
         self._gates = {"up": asyncio.Event(), "down": asyncio.Event()}
         self._budgets: dict[Direction, int | None] = {"up": None, "down": None}
@@ -66,7 +69,7 @@ class TcpProxy:
     def port(self) -> int:
         """The port on 127.0.0.1 that clients connect to."""
         assert self._listener is not None, "the proxy listens inside `async with`"
-        return int(self._listener.sockets[0].getsockname()[1])
+        return int(self._listener.getsockname()[1])
 
     @property
     def connections(self) -> int:
@@ -74,7 +77,10 @@ class TcpProxy:
         return len(self._links)
 
     async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._closing = False
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self._listener.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
         return self
 
     async def __aexit__(
@@ -84,12 +90,14 @@ class TcpProxy:
         trace: TracebackType | None,
     ) -> None:
         assert self._listener is not None
+        self._closing = True
+        asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         self.cut()
-        while self._links:
-            await asyncio.wait([link.task for link in self._links])
+        while self._serving:
+            await asyncio.wait(self._serving)
+        for _ in range(2):  # turns of the event loop, in which transports close their sockets
             await asyncio.sleep(0)
-        await self._listener.wait_closed()
 
     def lead_to(self, server: tuple[str, int] | str) -> None:
         """Serve new connections from another server, as an address that moves does."""
@@ -137,8 +145,19 @@ class TcpProxy:
 
         self._keep_reply = keep
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.refuse:
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # whoever it was has gone
+        task = asyncio.get_running_loop().create_task(self._take(connection))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _take(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=connection)
+        if self.refuse or self._closing:
             self.refused += 1
             reset_connection(writer)
             return

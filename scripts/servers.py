@@ -95,7 +95,7 @@ def version_of(binary: Path) -> str:
     """What it says of itself; empty if it does not run."""
     try:
         done = subprocess.run(
-            [str(binary), "--version"], capture_output=True, text=True, timeout=10, check=False
+            [str(binary), "--version"], capture_output=True, text=True, timeout=30, check=False
         )
     except OSError:
         return ""
@@ -154,6 +154,7 @@ def _apt(root: Path) -> Iterator[list[str]]:
         "Dir::Etc::sourcelist": root / "newer.list",
         "Dir::Etc::sourceparts": "-",
         "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
         "APT::Sandbox::User": "root",
     }
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.servers import WATCHER
 
-GRACE = 2.0
+GRACE = 15.0
 """Seconds that what is already ending gets to end; spent only if something is left at all."""
 
 

@@ -48,6 +48,10 @@ class Broker:
         found.pop(PARKED, None)
         return found
 
+    def is_there(self, group: str) -> bool:
+        """Whether there is such a group, that shares events, of every stream."""
+        return all(self._group(place, group) is not None for place in self.places)
+
     def is_drained(self, group: str) -> bool:
         """Whether a group that shares events has handed out, and been acked, everything."""
         return all(self._is_drained(place, group) for place in self.places)

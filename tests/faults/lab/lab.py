@@ -176,6 +176,9 @@ class Lab:
             yield
         finally:
             heal = time.monotonic()
+            if loses_group and allows is not None:  # it may be lost at the end of the fault only
+                later = allows()
+                allowed = {group: max(n, later.get(group, 0)) for group, n in allowed.items()}
             self._journal("healed", kind=kind)
             self.faults.append(Fault(kind, start, heal, whom, allowed, loses_group))
 
@@ -280,6 +283,10 @@ class Lab:
         newest = next((h for h in handlings if h.who == one.who), None)
         idle = newest is None or newest.end is not None or newest.released is not None
         return None if idle else newest.start
+
+    async def made_anew(self, group: str) -> None:
+        """Return when a group that was lost is there again."""
+        await self.until(lambda: self.broker.is_there(group), f"{group} is there", 20 * self.slow)
 
     def is_drained(self, group: str) -> bool:
         """Whether a group has finished everything that is stored."""

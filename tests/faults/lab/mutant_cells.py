@@ -225,6 +225,7 @@ async def places_again(lab: Lab, mutant: str) -> None:
     await lab.until(lambda: lab.is_drained("g"), "all are handled", 10 * lab.slow)
     async with lab.fault("flush all", None, loses_group=True, allows=lab.handled):
         lab.broker.command("FLUSHALL")
+        await lab.made_anew("g")  # of a stream that looks the same nobody could tell
         lab.seed(20, place="1-{}", who="lab-again")
     lab.forgiven_before = lab.faults[-1].start
 

@@ -120,7 +120,7 @@ def shards_of(note: str, age: float) -> Callable[[Any, ExitStack], None]:
         _entries(client, 3)
         client.hset("penstock:{orders}:orders:positions", "billing", "0-0")
         beat = f"token:30000:7@{int((time.time() - age) * 1000)}{note}"
-        client.hset("penstock:{orders}:orders:roster:billing", "one", beat)
+        client.hset("penstock:{orders}:orders:roster@billing", "one", beat)
 
     return seed
 
@@ -263,7 +263,7 @@ async def test_nothing_is_wrong_with_what_uses_us(server: FaultyServer) -> None:
 def test_a_dead_member_of_ours_is_found_by_a_second_look(embedded_url: str) -> None:
     with redis.Redis.from_url(embedded_url) as client:
         stranded(client, ExitStack())
-        client.hset("penstock:{orders}:orders:beats:workers", "worker-1", "token:400:7")
+        client.hset("penstock:{orders}:orders:beats@workers", "worker-1", "token:400:7")
         report = examined(embedded_url)
     assert {"stranded-pending", "dead-consumer"} <= set(report.faults)
 

@@ -18,7 +18,7 @@ from penstock.cli.rescuing import rescue
 
 pytestmark = pytest.mark.one_loop
 
-BEATS = "penstock:{orders}:orders:beats:workers"
+BEATS = "penstock:{orders}:orders:beats@workers"
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def lag_of(url: str) -> int | None:
 
 def mark_of(url: str, field: str = "position") -> str | None:
     """What the group's recovery mark says, by default up to where everything is acked."""
-    return asked(url, "HGET", f"penstock:{{{STREAM}}}:{STREAM}:mark:{GROUP}", field)
+    return asked(url, "HGET", f"penstock:{{{STREAM}}}:{STREAM}:mark@{GROUP}", field)
 
 
 async def marked(url: str) -> None:

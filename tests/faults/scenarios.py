@@ -59,7 +59,7 @@ def leave_behind(url: str, member: str, count: int) -> None:
     asked(url, "XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM")
     add(url, range(count))
     asked(url, "XREADGROUP", "GROUP", GROUP, member, "COUNT", count, "STREAMS", STREAM, ">")
-    beats = f"penstock:{{{STREAM}}}:{STREAM}:beats:{GROUP}"
+    beats = f"penstock:{{{STREAM}}}:{STREAM}:beats@{GROUP}"
     asked(url, "HSET", beats, member, f"0badcafe:{int(LEASE * 1000)}:7")
 
 

@@ -152,7 +152,7 @@ async def test_what_was_trimmed_while_pending_is_signalled_and_never_handled(ser
     add(servers, range(20))
     asked(servers, "XGROUP", "CREATE", STREAM, GROUP, "0")
     asked(servers, "XREADGROUP", "GROUP", GROUP, "dead", "COUNT", 20, "STREAMS", STREAM, ">")
-    asked(servers, "HSET", f"penstock:{{{STREAM}}}:{STREAM}:beats:{GROUP}", "dead", "badcafe:600:7")
+    asked(servers, "HSET", f"penstock:{{{STREAM}}}:{STREAM}:beats@{GROUP}", "dead", "badcafe:600:7")
     asked(servers, "XTRIM", STREAM, "MAXLEN", 8)
     async with (
         watched(servers) as (client, signals),

@@ -253,7 +253,7 @@ async def test_what_a_claim_brings_when_its_member_has_stopped_is_handed_back(
 
 
 def beats(url: str) -> dict[str, str]:
-    return asked(url, "HGETALL", f"penstock:{{{STREAM}}}:{STREAM}:beats:{GROUP}")
+    return asked(url, "HGETALL", f"penstock:{{{STREAM}}}:{STREAM}:beats@{GROUP}")
 
 
 async def test_what_an_old_read_is_given_after_its_member_left_is_found(servers: str) -> None:
@@ -352,7 +352,7 @@ async def test_parked_events_that_lost_their_times_are_due(servers: str) -> None
     ):
         group.nack(await take([group], 1200), delay=600.0)
         await group.flush()
-        asked(servers, "DEL", f"penstock:{{{STREAM}}}:{STREAM}:parked:{GROUP}")
+        asked(servers, "DEL", f"penstock:{{{STREAM}}}:{STREAM}:parked@{GROUP}")
         again = await take([group], 1200, ack=True)
         assert sorted(map(number, again)) == list(range(1200))
         assert {event.attempts for event in again} == {1}

@@ -62,7 +62,7 @@ class Walk:
         elif what == "clients":
             asked(self.url, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         elif what == "times":
-            asked(self.url, "DEL", f"penstock:{{{stream}}}:{stream}:parked:{GROUP}")
+            asked(self.url, "DEL", f"penstock:{{{stream}}}:{stream}:parked@{GROUP}")
         elif asked(self.url, "EXISTS", stream):
             asked(self.url, "XGROUP", "DESTROY", stream, GROUP)
 
@@ -104,7 +104,7 @@ class Walk:
 
     def letters(self) -> list[str]:
         """The keys of the dead letters."""
-        return [f"penstock:{{{stream}}}:{stream}:dead:{GROUP}" for stream in STREAMS]
+        return [f"penstock:{{{stream}}}:{stream}:dead@{GROUP}" for stream in STREAMS]
 
     async def quiet(self) -> None:
         """Return when everything is done; fail after `DRAINED_WITHIN` seconds."""

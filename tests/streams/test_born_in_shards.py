@@ -66,7 +66,7 @@ async def test_a_member_that_was_first_finds_the_shards(
     assert await stream.destroy()
     if client.url.scheme != "memory":
         left = [name async for name in client.redis.scan_iter("*")]
-        assert [name for name in left if b":w:" not in name] == []
+        assert [name for name in left if b":w@" not in name] == []
 
 
 async def test_two_members_that_were_first_share_what_comes(client: Client, other: Client) -> None:

@@ -177,7 +177,7 @@ async def test_handles_share_their_session(servers: str) -> None:
     async with connect(servers) as client:
         for _ in range(20):
             await client.stream("orders").append({"n": 1})
-        sessions = [key async for key in client.redis.scan_iter("penstock:*:w:*")]
+        sessions = [key async for key in client.redis.scan_iter("penstock:*:w@*")]
         assert len(sessions) == 1
 
 

@@ -156,4 +156,4 @@ async def test_one_shard_can_be_read_as_a_foreign_stream(redis7_url: str) -> Non
 
 async def _no_keys(client: Client) -> bool:
     keys = await client.redis.keys("*")
-    return not [key for key in keys if b":w:" not in key]
+    return not [key for key in keys if b":w@" not in key]

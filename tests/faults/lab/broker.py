@@ -95,7 +95,7 @@ class Broker:
 
     @staticmethod
     def _dead(place: str, group: str) -> str:
-        return f"penstock:{{{place}}}:{place}:dead:{group}"
+        return f"penstock:{{{place}}}:{place}:dead@{group}"
 
     def _is_drained(self, place: str, group: str) -> bool:
         about = self._group(place, group)

@@ -2,26 +2,28 @@
 
       orders                                  the stream itself; in shards: orders:0, orders:1, …
       penstock:{orders}:orders:meta           its marks: version, layout, codec, shards, hash
-      penstock:{orders}:orders:w:<session>    an idempotent append session (a few minutes to hours)
-      penstock:{orders}:orders:ids            how ids are kept; ids:0 and ids:1 hold them, in turns
+      penstock:{orders}:orders:w@<session>    an idempotent append session (a few minutes to hours)
+      penstock:{orders}:orders:ids            how ids are kept; ids.0 and ids.1 hold them, in turns
       penstock:{orders}:orders:delayed        events that wait for their time, by that time
       penstock:{orders}:orders:waiting        what those events are
       penstock:{orders}:orders:lock           held by the client that trims, for a moment
-      penstock:{orders}:orders:beats:<group>      heartbeats by member
-      penstock:{orders}:orders:parked:<group>     events handed back, by the time they are due
-      penstock:{orders}:orders:attempts:<group>   failures by event: how many, and its company
-      penstock:{orders}:orders:positions          what groups that share shards have committed
-      penstock:{orders}:orders:share:<group>      the shard's owner, with what he has kept
-      penstock:{orders}:orders:roster:<group>     heartbeats of members that share shards
-      penstock:{orders}:orders:dead:<group>       dead letters, a stream
-      penstock:{orders}:orders:replay:<group>     what was taken back of them, a stream with the
+      penstock:{orders}:orders:positions      what groups that share shards have committed
+      penstock:{orders}:orders:beats@<group>      heartbeats by member
+      penstock:{orders}:orders:parked@<group>     events handed back, by the time they are due
+      penstock:{orders}:orders:attempts@<group>   failures by event: how many, and its company
+      penstock:{orders}:orders:share@<group>      the shard's owner, with what he has kept
+      penstock:{orders}:orders:roster@<group>     heartbeats of members that share shards
+      penstock:{orders}:orders:dead@<group>       dead letters, a stream
+      penstock:{orders}:orders:replay@<group>     what was taken back of them, a stream with the
                                                   group alone; beside it as beside any stream
-      penstock:{orders}:orders:mark:<group>       up to where all is acked, and which group it is
+      penstock:{orders}:orders:mark@<group>       up to where all is acked, and which group it is
 
 Does        name keys so that every script stays in one slot: the tag is the stream's own hash
             tag if it has one, else its name.
 Does not    check names: `streams/names.py` does.
-Invariants  1. the group comes last in a key, so no group's name can imitate another key.
+Invariants  1. no two things share a key, whatever streams and groups are called: the first ``}``
+               ends the tag, the last ``:`` ends the stream's name, and the first ``@`` behind it
+               ends what the key is for.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ class Keys:
     @property
     def sides(self) -> list[str]:
         """Where ids are kept in turns: the younger ones, and those before."""
-        return [f"{self.ids}:0", f"{self.ids}:1"]
+        return [f"{self.ids}.0", f"{self.ids}.1"]
 
     @property
     def kept(self) -> list[str]:
@@ -91,19 +93,19 @@ class Keys:
 
     def session(self, session: str) -> str:
         """Where an append session stands."""
-        return f"{self._prefix}w:{session}"
+        return self._of("w", session)
 
     def beats(self, group: str) -> str:
         """The heartbeats of a group's members."""
-        return f"{self._prefix}beats:{group}"
+        return self._of("beats", group)
 
     def parked(self, group: str) -> str:
         """The events that were handed back."""
-        return f"{self._prefix}parked:{group}"
+        return self._of("parked", group)
 
     def attempts(self, group: str) -> str:
         """How often events have failed."""
-        return f"{self._prefix}attempts:{group}"
+        return self._of("attempts", group)
 
     @property
     def positions(self) -> str:
@@ -112,23 +114,26 @@ class Keys:
 
     def share(self, group: str) -> str:
         """The shard's owner in a group, his beat, and what he has kept with the position."""
-        return f"{self._prefix}share:{group}"
+        return self._of("share", group)
 
     def roster(self, group: str) -> str:
         """The heartbeats of the members that share a stream's shards; under the stream's name."""
-        return f"{self._prefix}roster:{group}"
+        return self._of("roster", group)
 
     def letters(self, group: str) -> str:
         """The dead letters of a group, a stream."""
-        return f"{self._prefix}dead:{group}"
+        return self._of("dead", group)
 
     def replay(self, group: str) -> str:
         """Dead letters that are to be handled again by the group, a stream."""
-        return f"{self._prefix}replay:{group}"
+        return self._of("replay", group)
 
     def mark(self, group: str) -> str:
         """Up to where everything is acked, and which group it is that says so."""
-        return f"{self._prefix}mark:{group}"
+        return self._of("mark", group)
+
+    def _of(self, kind: str, whose: str) -> str:
+        return f"{self._prefix}{kind}@{whose.replace('%', '%25').replace(':', '%3A')}"
 
 
 def stream_key(shard: Shard) -> str:
@@ -137,10 +142,13 @@ def stream_key(shard: Shard) -> str:
 
 
 def hash_tag(key: str) -> str:
-    """The part of *key* that decides its slot, as Redis Cluster does."""
+    """The part of *key* that decides its slot, as Redis Cluster does.
+
+    One without a tag is a tag itself, but for braces, which no tag can hold.
+    """
     start = key.find("{")
     if start >= 0:
         end = key.find("}", start + 1)
         if end > start + 1:
             return key[start + 1 : end]
-    return key
+    return key.replace("{", "").replace("}", "")

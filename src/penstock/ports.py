@@ -227,7 +227,7 @@ class Cursor(Protocol):
         ...
 
     def leave(self, shards: Collection[Shard]) -> None:
-        """Read these shards no more; at least one other is left."""
+        """Read these shards no more. Where none is left, nobody reads until one comes by `move`."""
         ...
 
     async def wake(self) -> None:

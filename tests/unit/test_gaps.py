@@ -105,6 +105,30 @@ def test_what_came_and_went_behind_a_waiting_reader_is_seen_at_the_end() -> None
     assert place.judge(log.state) is None
 
 
+def test_a_log_that_cannot_have_had_what_was_read_is_another_one() -> None:
+    """Though its end is behind our place, and it has had more events than were read."""
+    log = Log(20)
+    place = Place.at(OLDEST, log.state)
+    log.read(place, 8)
+    other = Log()
+    other.newest = 100
+    other.add(15)
+    assert place.judge(other.state) == (position(8), position(101), None, True)
+    assert place.judge(other.state) is None
+    assert other.read(place, 99) == list(range(101, 116))
+
+
+def test_who_began_behind_no_event_takes_no_log_for_another() -> None:
+    """A position may be any: that nothing stood there says nothing."""
+    log = Log()
+    log.newest = 100
+    log.add(15)
+    place = Place.at(after(position(8)), log.state)
+    assert place.judge(log.state) is None
+    log.trim(10)
+    assert place.judge(log.state) == (position(8), position(106), 5, False)
+
+
 def test_removing_by_name_makes_counts_uncertain() -> None:
     log = Log(20)
     place = Place.at(OLDEST, log.state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 
 import pytest
 
@@ -231,3 +232,29 @@ async def test_many_takers_and_cancellations_lose_and_double_nothing() -> None:
 
     assert sorted(number for taker in takers for number in taker.got) == list(range(3000))
     assert sorted(taken) == list(range(3000))
+
+
+async def test_a_timeout_that_it_ended_with_is_raised_to_who_waits_for_a_while() -> None:
+    """It is not taken for the time that is over."""
+    inbox, _ = made()
+    inbox.end(TimeoutError("of the work"))
+    with pytest.raises(TimeoutError, match="of the work"):
+        await inbox.receive(10.0)
+
+
+async def test_a_batch_may_lose_to_a_quicker_task_any_number_of_times() -> None:
+    """It goes on waiting, and is not piled up."""
+    inbox, _ = made()
+    losing = asyncio.create_task(inbox.batch(2, 60.0))
+    await waiting(losing)
+    for n in range(2 * sys.getrecursionlimit()):
+        inbox.put([n])
+        await asyncio.sleep(0)  # it sees one event, and waits for another
+        assert await inbox.receive(0) == n
+        inbox.put([n])
+        assert await inbox.receive(0) == n
+        await asyncio.sleep(0)  # it sees none
+        await asyncio.sleep(0)
+    await waiting(losing)
+    inbox.put([-1, -2])
+    assert await losing == [-1, -2]

@@ -118,6 +118,8 @@ class MemoryCursor:
 
     def _collect(self, limit: int) -> list[Page]:
         shards = list(self._places)
+        if not shards:
+            return []  # while this waited, all were left
         self._turn = (self._turn + 1) % len(shards)  # the first of one read is the last of the next
         pages: list[Page] = []
         for shard in shards[self._turn :] + shards[: self._turn]:

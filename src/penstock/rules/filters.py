@@ -39,6 +39,24 @@ def predicate(where: Where | None) -> Callable[[Event[Any]], bool] | None:
     )
 
 
+def sift(
+    events: list[Event[Any]], where: Callable[[Event[Any]], bool] | None
+) -> tuple[list[Event[Any]], Exception | None]:
+    """Those of *events* that are wanted; what *where* raised ends both lists before that event."""
+    if where is None:
+        return events, None
+    wanted: list[Event[Any]] = []
+    for at, event in enumerate(events):
+        try:
+            if where(event):
+                wanted.append(event)
+        except Exception as error:  # noqa: BLE001 - it is raised where one reads
+            error.add_note(f"raised by where= for the event {event.position} of {event.stream!r}")
+            del events[at:]
+            return wanted, error
+    return wanted, None
+
+
 def _by_event(where: Callable[[Event[Any]], bool]) -> Callable[[Event[Any]], bool]:
     def wanted(event: Event[Any]) -> bool:
         try:

@@ -148,7 +148,14 @@ class Place:
             return self._emptied(state)
         if oldest <= self.after or oldest == self._floor:
             return None
+        if state.gone < self._surely_read:
+            return self._begin_anew(state)
         return self._passed(state, oldest)
+
+    @property
+    def _surely_read(self) -> int:
+        """Where the oldest event stands behind `after`, at least so many are gone: of this log."""
+        return self._rank if self._exact else self._rank - 1  # it may have begun behind no event
 
     def _begin_anew(self, state: LogState) -> Gap:
         gap = Gap(self.after, state.oldest, None, anew=True)

@@ -15,7 +15,6 @@ import itertools
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -98,8 +97,13 @@ class Inbox(Generic[T]):
         """Take out, unseen by anybody, what is not to be kept."""
         self._events = deque(event for event in self._events if keep(event))
 
+    @property
+    def failing(self) -> bool:
+        """Whether an error waits to be raised, after which it goes on."""
+        return self._error is not None
+
     def fail(self, error: BaseException) -> None:
-        """Raise *error* at the next step, whoever takes it; then go on."""
+        """Raise *error* at the next step, whoever takes it, unless another waits; then go on."""
         if self._error is None:
             self._error = error
         self._wake(1)
@@ -115,9 +119,9 @@ class Inbox(Generic[T]):
         self._ended = False
         self._last_word = None
 
-    def forgive(self, kind: type[BaseException]) -> None:
-        """An error of that kind, which nobody has been raised yet, is moot."""
-        if isinstance(self._error, kind):
+    def forgive(self, moot: Callable[[BaseException], bool]) -> None:
+        """An error that nobody has been raised yet is dropped, if it is *moot*."""
+        if self._error is not None and moot(self._error):
             self._error = None
 
     async def next(self) -> T | None:
@@ -139,9 +143,13 @@ class Inbox(Generic[T]):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline):
+            limit = asyncio.timeout_at(deadline)
+            try:
+                async with limit:
                     await self._filled()
+            except TimeoutError:
+                if not limit.expired():
+                    raise  # it is what the inbox ended with
             if taken := self._take(1):
                 return taken[0]
             if self._over or loop.time() >= deadline:
@@ -150,19 +158,23 @@ class Inbox(Generic[T]):
 
     async def batch(self, size: int, within: float) -> list[T]:
         """One to *size* events, what comes within *within* s of the first; empty at the end."""
-        await asyncio.sleep(0)
-        await self._filled()
-        size = min(size, self._most or 1)
-        if len(self._events) < size and within > 0 and not self._full_enough():
-            try:
-                async with asyncio.timeout(within):
-                    while 0 < len(self._events) < size and not self._full_enough():
-                        await self._wait()
-            except TimeoutError:
-                pass
-        if (taken := self._take(size)) or self._over:
-            return taken
-        return await self.batch(size, within)  # another task was quicker, or all of it was stale
+        while True:
+            await asyncio.sleep(0)
+            await self._filled()
+            most = min(size, self._most or 1)
+            if len(self._events) < most and within > 0 and not self._full_enough():
+                await self._gather(most, within)
+            if (taken := self._take(most)) or self._over:
+                return taken  # else another task was quicker, or all of it was stale
+
+    async def _gather(self, size: int, within: float) -> None:
+        """Wait until there are *size* events, at most *within* s."""
+        try:
+            async with asyncio.timeout(within):
+                while 0 < len(self._events) < size and not self._full_enough():
+                    await self._wait()
+        except TimeoutError:
+            pass
 
     async def _next_slowly(self) -> T | None:
         self._streak = 0

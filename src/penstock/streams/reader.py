@@ -48,7 +48,7 @@ class Reader(Generic[T]):
         self._client = client
         self._streams = {stream.name: stream for stream in streams}
         self._start = self._where_from(start)
-        self._reading: Reading[T] = Reading(client, until, where, prefetch)
+        self._reading: Reading[T] = Reading(client, self._streams, until, where, prefetch)
         self._closed = False
 
     @property
@@ -86,7 +86,7 @@ class Reader(Generic[T]):
         """
         if self.opened:
             raise ClosedError("a reader cannot be opened twice; make another one")
-        await self._reading.open(self.streams, self._start)
+        await self._reading.open(self._start)
         self._client.opened(self)
         return self
 
@@ -158,7 +158,7 @@ class Reader(Generic[T]):
             BackendError: refused, or not reachable.
             ClosedError: not open.
         """
-        self._opened()
+        self._moving()
         name = stream if isinstance(stream, str) or stream is None else stream.name
         if name is not None and name not in self._streams:
             raise ConfigError(
@@ -169,6 +169,8 @@ class Reader(Generic[T]):
         names = [name] if name is not None else list(self._streams)
         if not isinstance(where, Start):
             names = [one for one in names if one in where]
+        if not isinstance(where, Start) and not names:
+            raise ConfigError(f"the saved position must name {name!r}, got {', '.join(where)}")
         await self._reading.seek(where, names)
 
     async def add_stream(self, stream: Stream[T], start: Start | str | None = None) -> bool:
@@ -186,16 +188,14 @@ class Reader(Generic[T]):
             BackendError: refused, or not reachable.
             ClosedError: not open.
         """
-        self._opened()
+        self._moving()
         if stream.name in self._streams and start is not None:
             raise ConfigError(
                 f"{stream.name!r} is read already, so it cannot begin at {start}; "
                 f"seek(start, stream=...) moves it"
             )
         where = self._start if start is None else self._where_from(start, stream.name)
-        added = await self._reading.add(stream, where)
-        self._streams.setdefault(stream.name, stream)
-        return added
+        return await self._reading.add(stream, where)
 
     async def remove_stream(self, stream: Stream[T] | str) -> bool:
         """Read *stream* no more: none of its events is yielded after this; False if it was not.
@@ -204,11 +204,9 @@ class Reader(Generic[T]):
             ConfigError: it is the last one.
             ClosedError: not open.
         """
-        self._opened()
+        self._moving()
         name = stream if isinstance(stream, str) else stream.name
-        removed = await self._reading.remove(name)
-        self._streams.pop(name, None)
-        return removed
+        return await self._reading.remove(name)
 
     def statistics(self) -> ReaderStatistics:
         """What was read, and what waits to be yielded."""
@@ -229,6 +227,11 @@ class Reader(Generic[T]):
 
     def _where_from(self, start: Start | str, *more: str) -> Start | Saved:
         return start if isinstance(start, Start) else load(start, [*self._streams, *more])
+
+    def _moving(self) -> None:
+        if self._closed:
+            raise ClosedError("the reader was closed; make another one")
+        self._opened()
 
     def _opened(self) -> Inbox[Event[T]]:
         if not self._reading.begun:

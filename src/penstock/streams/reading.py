@@ -7,6 +7,7 @@ Invariants  1. each shard's events come in order, none twice, none skipped, wher
             3. a lost connection is made again and reading goes on where it stood.
             4. a move takes effect in one step: nothing of what was read before is yielded after it.
             5. `PositionLost` is raised behind the events that were read before the loss.
+            6. what lies behind its end is not read, so nobody waits for it, or hears of its loss.
 Cost        per batch that is taken: one pass over it. Per page: one pass over it.
 """
 
@@ -14,18 +15,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from penstock.clock import Backoff
 from penstock.errors import BackendUnavailable, ConfigError, NotFound, PositionLost
 from penstock.event import OLDEST, Event, Position, Shard, Start, Until
 from penstock.ports import Cursor, Page
-from penstock.rules.filters import Where, predicate
+from penstock.rules.filters import Where, predicate, sift
+from penstock.rules.gaps import ZERO, Gap, position_lost
 from penstock.rules.sizing import FetchSizer
 from penstock.streams.ending import Ending
 from penstock.streams.format import ShardOrigin
 from penstock.streams.inbox import Inbox
+from penstock.streams.progress import Progress
 from penstock.streams.saved import Saved, starts_at
 
 if TYPE_CHECKING:
@@ -43,9 +46,6 @@ WAIT: Final = 1.0
 LOOK: Final = 0.25
 """The same while a stream does not exist yet: it may come to be with shards of its own."""
 
-_Place = tuple[str, int]
-"""A stream and the number of a shard: what an event knows of where it is from."""
-
 
 class ReaderStatistics(NamedTuple):
     """A reader at one moment; events since it was opened. `lost`: trimmed before they were read."""
@@ -62,28 +62,33 @@ class Reading(Generic[T]):
     """What a `Reader` does while it is open."""
 
     def __init__(
-        self, client: Client, until: Until | Position | None, where: Where | None, prefetch: int
+        self,
+        client: Client,
+        streams: dict[str, Stream[T]],
+        until: Until | Position | None,
+        where: Where | None,
+        prefetch: int,
     ) -> None:
-        self.inbox: Inbox[Event[T]] = Inbox(self._on_taken, hungry=self._hungry)
+        self.streams = streams
+        self._room = asyncio.Event()
+        self.inbox: Inbox[Event[T]] = Inbox(self._on_taken, hungry=self._room.set)
         self._client = client
         self._until = until
         self._where = predicate(where)
         self._sizer = FetchSizer(prefetch, PREFETCH_BYTES)
         self._handles: dict[Shard, Stream[T]] = {}
         self._starts: dict[str, Start | Saved] = {}
-        self._origins: dict[Shard, ShardOrigin] = {}
+        self._progress = Progress()
+        self._unsure: set[Shard] = set()
         self._cursor: Cursor | None = None
         self._ending: Ending | None = None
         self._task: asyncio.Task[None] | None = None
-        self._room = asyncio.Event()
         self._moved = asyncio.Event()
         self._changing = asyncio.Lock()
         self._pages: deque[Page] = deque()
         self._loss: PositionLost | None = None
-        self._began: dict[Shard, Position | None] = {}
-        self._reached: dict[_Place, bytes] = {}
-        self._newest: dict[_Place, bytes] = {}
-        self._last: dict[Any, bytes] = {}
+        self._reborn: deque[PositionLost] = deque()
+        self._closed = False
         self._moves = self._bytes = self._read = self._yielded = self._filtered = self._lost = 0
 
     @property
@@ -91,10 +96,10 @@ class Reading(Generic[T]):
         """Whether it was opened."""
         return self._task is not None
 
-    async def open(self, streams: Sequence[Stream[T]], start: Start | Saved) -> None:
+    async def open(self, start: Start | Saved) -> None:
         """Anchor where reading begins and ends, and begin."""
         backend = self._client.backend
-        for stream in streams:
+        for stream in self.streams.values():
             self._handles.update(await _shards_of(stream))
             self._starts[stream.name] = start
         starts = starts_at(start, self._handles)
@@ -124,6 +129,7 @@ class Reading(Generic[T]):
                     f"or add another stream first"
                 )
             self._forget(gone)
+            del self.streams[name]
         await self._wake()
         return True
 
@@ -138,14 +144,7 @@ class Reading(Generic[T]):
 
     def positions(self) -> Mapping[Shard, Position | None]:
         """By shard, up to where everything was yielded or filtered out; None: the beginning."""
-        found: dict[Shard, Position | None] = {}
-        for shard, began in self._began.items():
-            place, origin = shard[:2], self._origins.get(shard)
-            yielded = self._last.get(origin)
-            all_of_it = self._newest.get(place) == yielded
-            raw = self._reached.get(place) if all_of_it else yielded
-            found[shard] = began if raw is None else Position.of(raw)
-        return found
+        return self._progress.positions()
 
     def statistics(self) -> ReaderStatistics:
         """What was read, and what waits to be yielded."""
@@ -157,18 +156,20 @@ class Reading(Generic[T]):
         if self._task is None or self._task.done():
             return
         known = sum(1 for shard in self._handles if shard.stream == stream.name)
-        if count > known:
+        if count > known or count == 1 < known:
             await stream.look_again()
             await self._look_for_shards(stream)
             await self._wake()
 
     async def close(self) -> None:
-        """Stop reading and close the connection."""
+        """Stop reading and close the connection. Cancelled: it is closed all the same."""
+        self._closed = True
         try:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
         finally:
+            self.inbox.clear()
             self.inbox.end()
             if self._cursor is not None:
                 await self._cursor.aclose()
@@ -190,6 +191,7 @@ class Reading(Generic[T]):
         targets = await self._end.widen(self._client.backend, handles)
         await self._opened.move(starts_at(start, handles))
         self._starts[stream.name] = start
+        self.streams[stream.name] = stream
         self._handles.update(handles)
         self._end.add(targets)
         self._begin(handles)
@@ -198,10 +200,12 @@ class Reading(Generic[T]):
         """Reading of *shards* begins where the cursor stands; what has ended goes on."""
         places = self._opened.positions()
         began = {shard: places[shard] for shard in shards}
-        self._began.update(began)
+        self._progress.begins(began)
         self._end.begins_at(began)
+        self._leave_ended(began)
         self._moves += 1
-        self.inbox.reopen()
+        if not self._closed:
+            self.inbox.reopen()
         self._moved.set()
         self._room.set()
 
@@ -213,24 +217,32 @@ class Reading(Generic[T]):
         self._bytes = sum(event.size for event in kept)
         self.inbox.put(kept)
         for shard in shards:
-            self._last.pop(self._origins.get(shard), None)
-            self._newest.pop(shard[:2], None)
-            self._reached.pop(shard[:2], None)
-        if self._loss is not None and (self._loss.stream, self._loss.shard) in places:
+            self._progress.drop(shard)
+
+        def moot(error: BaseException) -> bool:
+            return isinstance(error, PositionLost) and (error.stream, error.shard) in places
+
+        self.inbox.forgive(moot)
+        if self._loss is not None and moot(self._loss):
             self._loss = None
-            self.inbox.forgive(PositionLost)
 
     def _forget(self, shards: Sequence[Shard]) -> None:
         self._opened.leave(shards)
         self._drop(shards)
         for shard in shards:
             self._starts.pop(shard.stream, None)
-            for table in (self._handles, self._origins, self._began):
-                table.pop(shard, None)
+            self._handles.pop(shard, None)
+            self._progress.forget(shard)
+            self._unsure.discard(shard)
             self._end.passed(shard)
         self._moves += 1
         self._moved.set()
         self._room.set()
+
+    def _leave_ended(self, shards: Iterable[Shard]) -> None:
+        """What lies behind the end is not read: it may be much, and may go without being missed."""
+        if ended := self._end.past(shards):
+            self._opened.leave(ended)
 
     async def _wake(self) -> None:
         await self._opened.wake()
@@ -240,19 +252,19 @@ class Reading(Generic[T]):
     def _on_taken(self, events: list[Event[T]]) -> None:
         self._yielded += len(events)
         self._bytes -= events[0].size if len(events) == 1 else sum([e.size for e in events])
-        for event in events[-1:] if len(self._origins) == 1 else events:
-            self._last[event.origin] = event.entry_id
-        self._room.set()
-
-    def _hungry(self) -> None:
+        self._progress.taken(events)
         self._room.set()
 
     async def _run(self) -> None:
         """Read ahead to the end; what cannot be mended is raised at every step until a move."""
         backoff = Backoff()
         while True:
+            moves = self._moves
             try:
-                if self._end.reached():
+                if self._reborn:
+                    await self._tell(self._reborn.popleft())
+                elif self._end.reached():
+                    self._leave_ended(self._handles)
                     self.inbox.end()
                     await self._for_a_move()
                 elif limit := self._limit():
@@ -267,8 +279,9 @@ class Reading(Generic[T]):
                 self._end.busy()
                 await self._client.clock.sleep(backoff.next())
             except Exception as error:  # noqa: BLE001 - whatever it is, every further step raises it
-                self.inbox.end(error)
-                await self._for_a_move()
+                if moves == self._moves:  # else it is of where one was: if not, it comes again
+                    self.inbox.end(error)
+                    await self._for_a_move()
 
     def _limit(self) -> int:
         """How many events to read now; 0: none yet.
@@ -297,11 +310,12 @@ class Reading(Generic[T]):
         self._loss = error
         self._lost += error.lost or 0
         self._end.busy()
-        while self._loss is error and len(self.inbox):
+        while self._loss is error and (len(self.inbox) or self.inbox.failing):
             self._room.clear()
             await self._room.wait()
         if self._loss is error:
             self.inbox.fail(error)
+        self._unsure |= {shard for shard in self._handles if shard.stream == error.stream}
 
     async def _read_page(self, limit: int) -> None:
         unborn = [s for s in self._handles.values() if not s.known]
@@ -315,40 +329,44 @@ class Reading(Generic[T]):
             for stream in unborn:
                 await self._look_for_shards(stream)
             self._end.nothing_came(began)
+        if self._reborn:
+            raise self._reborn.popleft()
         while self._pages:  # kept where taking in fails: the cursor is already behind them
             page = self._pages[0]
-            if page.shard not in self._origins:
+            if page.shard not in self._progress.origins or page.shard in self._unsure:
                 await self._look_for_origin(page.shard)
             if self._pages and self._pages[0] is page:  # it was not moved away meanwhile
-                self._take_in(page, self._origins[page.shard])
+                self._take_in(page, self._progress.origins[page.shard])
                 self._pages.popleft()
 
     async def _look_for_origin(self, shard: Shard) -> None:
         stream = self._handles[shard]
         if not stream.known:
             await self._look_for_shards(stream)
+        elif shard in self._unsure:  # it may have been made anew, in another format
+            await stream.look_again()
         origin = await stream.origin(shard.index)
         if shard in self._handles:
-            self._origins[shard] = origin
+            self._progress.reads_otherwise(shard, origin)
+            self._unsure.discard(shard)
 
     def _take_in(self, page: Page, origin: ShardOrigin) -> None:
         entries: list[Event[T]] = [
             Event(origin, e[0], e[1], 1, 0, len(b"".join(e[1]))) for e in page.entries
         ]
         events = self._end.cut(page.shard, entries)
-        where = self._where
-        wanted = events if where is None else [event for event in events if where(event)]
+        self._leave_ended([page.shard])
+        wanted, error = sift(events, self._where)
         self._read += len(events)
         self._filtered += len(events) - len(wanted)
         sizes = [event.size for event in wanted]
         self._bytes += sum(sizes)
         self._sizer.seen(len(wanted), sum(sizes), max(sizes, default=0))
-        place = page.shard[:2]
-        if wanted:
-            self._newest[place] = wanted[-1].entry_id
-        if events:
-            self._reached[place] = events[-1].entry_id
+        self._progress.read(page.shard, events, wanted)
         self.inbox.put(wanted)
+        if error is not None:
+            self._pages[0] = page._replace(entries=page.entries[len(events) :])
+            raise error
 
     async def _look_for_shards(self, stream: Stream[T]) -> None:
         """A stream that was not there may have come to be, in shards: read all of them."""
@@ -364,7 +382,10 @@ class Reading(Generic[T]):
             before = [shard for shard in self._handles if shard.stream == stream.name]
             gone = [shard for shard in before if shard not in handles]
             new = {shard: stream for shard in handles if shard not in before}
-            if not gone or start == Start("newest"):
+            if reborn := [shard for shard in gone if self._progress.existed(shard)]:
+                wanted = self.positions()[reborn[0]] or ZERO
+                self._reborn.append(position_lost(Gap(wanted, None, None, anew=True), reborn[0]))
+            if not gone or reborn or start == Start("newest"):
                 start = OLDEST  # they are all new
             await self._opened.move(starts_at(start, new))
             self._forget(gone)

@@ -48,6 +48,7 @@ class Tender:
         self._client = client
         self._open: WeakSet[Closable] = WeakSet()
         self._always: set[str] = set()
+        self._sharded: set[str] = set()
         self._refused: dict[str, _Refused] = {}
         self._next: dict[str, float] = {}
         self._telling: dict[str, asyncio.Task[None]] = {}
@@ -150,7 +151,9 @@ class Tender:
 
     def _tell(self, name: str, count: int) -> None:
         """Have whoever works on the stream see that it is in so many shards; each in its time."""
-        if count == 1 or name in self._telling:
+        if count > 1:
+            self._sharded.add(name)
+        if name not in self._sharded or name in self._telling:
             return
         self._telling[name] = asyncio.create_task(self._tell_all(name, count))
 

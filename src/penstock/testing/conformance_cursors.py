@@ -122,6 +122,36 @@ async def check_a_stream_made_anew_is_told(harness: Harness) -> None:
             assert (told, found) == ([None], [5, 6, 7])
 
 
+async def check_a_larger_stream_made_anew_is_told(harness: Harness) -> None:
+    """To who had not read the old one to its end, though nobody looked while it was gone."""
+    shard = Shard(harness.fresh_name())
+    async with harness.open() as backend:
+        await append(backend, shard, numbered(0, 10))
+        async with reading(backend, {shard: OLDEST}) as cursor:
+            assert numbers(rows(await cursor.read(4, PATIENCE))) == [0, 1, 2, 3]
+            await backend.destroy(shard.stream)
+            await append(backend, shard, numbered(100, 20))
+            lost = await _loss(cursor)
+            assert (lost.lost, lost.shard) == (None, 0)
+            assert await read_numbers(cursor, 20) == list(range(100, 120))
+
+
+async def check_a_cursor_may_leave_all(harness: Harness) -> None:
+    """While it waits, too; by a move it reads again."""
+    shard = Shard(harness.fresh_name())
+    async with harness.open() as backend, reading(backend, {shard: OLDEST}) as cursor:
+        waiting = asyncio.create_task(_read_once(cursor, 60.0))
+        await asyncio.sleep(0.02)
+        cursor.leave([shard])
+        await append(backend, shard, numbered(0, 2))
+        await cursor.wake()
+        async with asyncio.timeout(PATIENCE):
+            assert await waiting == []
+        assert not cursor.positions()
+        await cursor.move({shard: OLDEST})
+        assert await read_numbers(cursor, 2) == [0, 1]
+
+
 async def _trim(backend: Log, shard: Shard, left: int) -> None:
     await backend.trim(shard, TrimTo(max_events=left, acked_only=False))
 
@@ -148,4 +178,6 @@ CURSOR_CHECKS: Final[tuple[Check, ...]] = (
     check_trimming_what_was_read_loses_nothing,
     check_a_saved_position_that_was_trimmed_is_told,
     check_a_stream_made_anew_is_told,
+    check_a_larger_stream_made_anew_is_told,
+    check_a_cursor_may_leave_all,
 )

@@ -20,6 +20,7 @@ from penstock.testing.conformance_tools import (
     MARKS,
     PATIENCE,
     Check,
+    Got,
     Harness,
     append,
     numbered,
@@ -232,12 +233,22 @@ async def check_several_shards_are_read_fairly(harness: Harness) -> None:
 
 
 async def check_a_read_keeps_its_limit(harness: Harness) -> None:
-    """At most *limit* entries in all."""
-    shard = Shard(harness.fresh_name())
+    """At most *limit* entries in all, over however many logs; none of them waits for ever."""
+    shards = [Shard(harness.fresh_name()) for _ in range(9)]
     async with harness.open() as backend:
-        await append(backend, shard, numbered(0, 100))
-        async with reading(backend, {shard: OLDEST}) as cursor:
+        for shard in shards:
+            await append(backend, shard, numbered(0, 30))
+        async with reading(backend, {shards[0]: OLDEST}) as cursor:
             assert numbers(rows(await cursor.read(7, PATIENCE))) == list(range(7))
+        async with reading(backend, dict.fromkeys(shards, OLDEST)) as cursor:
+            found = list[Got]()
+            while len(found) < 9 * 30:
+                page = rows(await cursor.read(4, PATIENCE))
+                assert 1 <= len(page) <= 4
+                found += page
+            assert await cursor.read(4, 0.0) == []
+        for shard in shards:
+            assert [row.number for row in found if row.shard == shard] == list(range(30))
 
 
 async def check_a_cancelled_read_skips_nothing(harness: Harness) -> None:

@@ -6,8 +6,11 @@ Does not    read ahead: `streams/reading.py` does. What a loss is, `rules/gaps.p
 Invariants  1. a place moves only when its entries have been returned.
             2. a blocking read ends by itself within `BLOCK` seconds, and the connection is given
                up when it does not.
-            3. every shard of a reply gets its share: they are asked in turns.
+            3. every shard gets its share: a page of those that are known to have more takes turns
+               with one of all, so that one busy shard of a hundred is read in pages of its own.
             4. a reply to what was asked before a place was moved is not used for that place.
+            5. a read that asked some of the shards only is followed by one of all, before it
+               is said that there is nothing.
 Cost        one XREAD a page. A shard that is behind costs an XINFO a page beside it, in the same
             write; one that is read to its end costs one every `LOOK` seconds.
 """
@@ -48,7 +51,7 @@ class _Asked(NamedTuple):
 
     places: dict[Shard, Place]
     after: dict[Shard, Position]
-    each: int
+    limit: int
     block: float
     looked_at: list[Shard]
     states: asyncio.Future[list[Any]] | None
@@ -69,9 +72,11 @@ class RedisCursor:
         self._control = control
         self._clock = clock
         self._places: dict[Shard, Place] = {}
-        self._turn = 0
+        self._turns = [0, 0]  # of all shards, and of those that are behind
+        self._quiet = 0
         self._asked: _Asked | None = None
         self._behind: set[Shard] = set()
+        self._apart = False
         self._look_due = 0.0
         self._lost: list[tuple[Shard, Exception]] = []
 
@@ -80,7 +85,11 @@ class RedisCursor:
         block = max(min(wait, BLOCK), self._asked.block if self._asked else 0.0)
         with mapped(self._link.address.place, verb="read", key=next(iter(self._places)).stream):
             try:
-                asked, reply = await self._answered(limit, block)
+                while True:
+                    asked, reply = await self._answered(limit, block)
+                    found = self._pages(asked, reply)
+                    if found or asked.after.keys() >= self._places.keys():
+                        return found
             except TimeoutError:
                 self._drop()
                 raise
@@ -89,7 +98,6 @@ class RedisCursor:
                 if isinstance(error, ReplyError) and error.code == "UNBLOCKED":
                     return []
                 raise
-            return self._pages(asked, reply)
 
     async def _answered(self, limit: int, block: float) -> tuple[_Asked, Any]:
         """The read that is under way, or a new one, and its answer.
@@ -115,11 +123,13 @@ class RedisCursor:
         self._places.update(places)
         self._lost = [(shard, error) for shard, error in self._lost if shard not in places]
         self._look_due = 0.0
+        self._quiet = 0
 
     def leave(self, shards: Collection[Shard]) -> None:
         """See `ports.Cursor.leave`."""
         for shard in shards:
             self._places.pop(shard, None)
+        self._behind.difference_update(shards)
         self._lost = [(shard, error) for shard, error in self._lost if shard not in shards]
 
     async def wake(self) -> None:
@@ -146,24 +156,26 @@ class RedisCursor:
         """Send the read, and before it, in the same write, the questions about what is behind."""
         broken = self._link.now is None
         wire = await self._link.wire()
-        order, now = self._in_turn(), self._clock.monotonic()
+        order, now = self._in_turn(limit), self._clock.monotonic()
         looked_at = [shard for shard in order if shard in self._behind]
         if broken or now >= self._look_due:
-            looked_at, self._look_due = order, now + LOOK
+            looked_at, self._look_due = list(self._places), now + LOOK
         states = None
         if looked_at:
             states = wire.send_many([("XINFO", "STREAM", stream_key(s)) for s in looked_at])
         places = dict(self._places)
-        after = {shard: place.after for shard, place in places.items()}
+        after = {shard: places[shard].after for shard in order}
         each = max(1, limit // len(order))
         waiting = ("BLOCK", max(1, int(block * 1000))) if block > 0 else ()
+        if len(order) < len(places):
+            waiting = ()
         names = [stream_key(shard) for shard in order]
         ids = [after[shard].raw for shard in order]
         reply = wire.send("XREAD", "COUNT", each, *waiting, "STREAMS", *names, *ids)
         reply.add_done_callback(_looked_at)
         if states is not None:
             states.add_done_callback(_looked_at)
-        self._asked = _Asked(places, after, each, block, looked_at, states, reply)
+        self._asked = _Asked(places, after, limit, block, looked_at, states, reply)
         return self._asked
 
     async def _judge(self, asked: _Asked) -> None:
@@ -181,26 +193,44 @@ class RedisCursor:
                 self._lost.append((shard, position_lost(gap, shard)))
 
     def _pages(self, asked: _Asked, reply: Any) -> list[Page]:
-        """The pages of a reply, but for those of places that were moved meanwhile."""
+        """The pages of a reply, but for those of places that were moved, and beyond the limit."""
         self._asked = None
-        found = pages(reply, {stream_key(shard).encode(): shard for shard in asked.places})
-        self._behind = {page.shard for page in found if len(page.entries) >= asked.each}
+        found = pages(reply, {stream_key(shard).encode(): shard for shard in asked.after})
+        self._count(asked, {page.shard: len(page.entries) for page in found})
         good: list[Page] = []
+        left = asked.limit
         for page in found:
             place = self._places.get(page.shard)
             if place is None or place is not asked.places[page.shard]:
                 continue
-            if place.after != asked.after[page.shard]:
+            if place.after != asked.after[page.shard] or left <= 0:
                 continue
+            left -= len(page.entries)
             first, last = page.entries[0][0], page.entries[-1][0]
             place.read(len(page.entries), Position.of(first), Position.of(last))
             good.append(page)
         return good
 
-    def _in_turn(self) -> list[Shard]:
+    def _count(self, asked: _Asked, came: Mapping[Shard, int]) -> None:
+        """See who has more to give, and how many shards in a row had nothing."""
+        each = max(1, asked.limit // len(asked.after))
+        self._behind.difference_update(asked.after)
+        self._behind.update(shard for shard, count in came.items() if count >= each)
+        self._quiet = 0 if came else self._quiet + len(asked.after)
+
+    def _in_turn(self, limit: int) -> list[Shard]:
+        """Whom to ask: those that are behind and all take turns; no more than *limit* at once.
+
+        All, however many, where none of them had anything: whoever has something first is read.
+        """
         shards = list(self._places)
-        self._turn = (self._turn + 1) % len(shards)
-        return shards[self._turn :] + shards[: self._turn]
+        behind = [shard for shard in shards if shard in self._behind]
+        self._apart = bool(behind) and not self._apart
+        some = behind if self._apart else shards
+        at = self._turns[self._apart] % len(some)
+        self._turns[self._apart] = at + min(limit, len(some) - 1)
+        order = some[at:] + some[:at]
+        return order if limit >= len(some) or self._quiet >= len(shards) else order[:limit]
 
     def _drop(self) -> None:
         self._asked = None

@@ -28,6 +28,7 @@ import pytest
 
 import penstock
 from penstock import testing
+from penstock.signals import SEVERITY
 from penstock.streams.group_options import GroupKeywords
 from support.servers import Server
 
@@ -169,6 +170,21 @@ def unpacked(function: Any) -> frozenset[str]:
 
 
 # --- the file map ----------------------------------------------------------------------------
+
+
+def test_every_error_and_every_signal_is_on_its_page() -> None:
+    page = (ROOT / "docs/errors.md").read_text("utf-8")
+    errors = {name for name, one in vars(penstock.errors).items() if isinstance(one, type)}
+    assert {name for name in errors if not re.search(rf"\b{name}\b", page)} == set()
+    rows = re.findall(r"^\| (`[a-z`, -]+) \| ([a-z, ]+) \|", page, re.MULTILINE)
+    told = {
+        kind: severity
+        for kinds, severities in rows
+        for kind, severity in zip(
+            re.findall(r"`([a-z-]+)`", kinds), severities.split(", "), strict=True
+        )
+    }
+    assert told == SEVERITY
 
 
 def test_the_file_map_has_every_file() -> None:

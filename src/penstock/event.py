@@ -247,6 +247,22 @@ class Start(NamedTuple):
         detail = self.position if self.position is not None else self.time
         return self.kind if detail is None else f"{self.kind}({detail})"
 
+    @classmethod
+    def checked(cls, given: Any) -> Start:
+        """*given*, if it is a Start.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        if isinstance(given, Start):
+            return given
+        hint = ""
+        if isinstance(given, Position):
+            hint = "; after(position) begins behind that one"
+        raise ConfigError(
+            f"start must be OLDEST, NEWEST, after(position) or at(datetime), got {given!r}{hint}"
+        )
+
 
 class Until(NamedTuple):
     """Where reading ends: `END`, ``idle(seconds)``, or a position (itself included)."""
@@ -254,6 +270,21 @@ class Until(NamedTuple):
     kind: Literal["end", "idle", "position"]
     position: Position | None = None
     seconds: float = 0.0
+
+    @classmethod
+    def checked(cls, given: Any) -> Until | None:
+        """What *given* means, if it may stand for `until`.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        if given is None or isinstance(given, Until):
+            return given
+        if isinstance(given, Position):
+            return Until("position", given)
+        raise ConfigError(
+            f"until must be END, idle(seconds), a position or None (for ever), got {given!r}"
+        )
 
 
 OLDEST: Final = Start("oldest")

@@ -65,7 +65,7 @@ def test_first_it_only_says_what_it_would_do(others: Any, servers: str) -> None:
     found = rescued(servers)
     assert found["dead"]["what"] == "would be rescued"
     assert (found["dead"]["pending"], found["dead"]["stranded"]) == (5, 5)
-    assert found["alive"]["what"] == "left: not idle for long enough"
+    assert found["alive"]["what"] == "left: idle for less than 300 s"
     assert owners(others) == {"dead": 5, "alive": 3}
 
 

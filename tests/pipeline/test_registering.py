@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypedDict
 
 import pytest
@@ -159,6 +160,10 @@ def test_a_batch_that_is_no_list_is_refused() -> None:
         ({"concurrency": 0}, "concurrency of handler of_dict"),
         ({"concurrency": True}, "concurrency of handler of_dict"),
         ({"lease": 0.0}, "handler of_dict: lease must be"),
+        ({"lease": timedelta(seconds=5)}, "lease must be a number of seconds"),
+        ({"retry": 3}, r"retry must be a Retry, such as Retry\(attempts=3\)"),
+        ({"start": "oldest"}, "start must be OLDEST, NEWEST"),
+        ({"until": 5.0}, r"until must be END, idle\(seconds\)"),
         ({"share": "all"}, "share must be"),
         ({"into": "with space"}, "stream's name"),
         ({"into": 7}, "into= of handler of_dict"),
@@ -186,6 +191,16 @@ def test_what_is_wrong_with_a_batch_is_said_at_once(options: Any, said: str) -> 
     """Also what only shows in the combination."""
     with pytest.raises(ConfigError, match=said):
         App().on_batch("orders", group="audit", **options)(of_orders)
+
+
+async def test_a_key_that_others_made_may_be_called_anything() -> None:
+    """If that is said; else what to say is said."""
+    app = App()
+    with pytest.raises(ConfigError, match="foreign=True"):
+        app.on("tenant:42", group="billing")(of_dict)
+    app.on("tenant:42", group="billing", foreign=True)(of_dict)
+    async with app.test() as test:
+        assert (await test.send("tenant:42", {"n": 1})).status == "acked"
 
 
 def test_a_handler_that_gives_nothing_goes_nowhere() -> None:

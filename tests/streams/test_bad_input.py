@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
 
 import penstock
 from penstock import (
+    OLDEST,
     BackendError,
     BackendRejected,
     BackendUnavailable,
@@ -20,6 +21,7 @@ from penstock import (
     ClosedError,
     ConfigError,
     PenstockError,
+    Position,
     connect,
 )
 from penstock.streams.names import check_label, check_stream
@@ -291,6 +293,54 @@ async def test_another_number_of_shards_than_is_stored_is_refused() -> None:
             await client.stream("orders", shards=2).append({"n": 1})
 
 
+@pytest.mark.one_loop
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (Position((1, 0)), r"after\(position\) begins behind that one"),
+        (5, r"start must be OLDEST, NEWEST, after\(position\) or at\(datetime\), got 5"),
+        (None, "start must be"),
+    ],
+)
+async def test_a_start_that_is_none_is_said_at_once(client: Client, wrong: Any, said: str) -> None:
+    """Of a reader, of a seek, and of a group."""
+    stream = client.stream("orders")
+    with pytest.raises(ConfigError, match=said):
+        stream.reader(start=wrong)
+    with pytest.raises(ConfigError, match=said):
+        stream.group("billing", start=wrong)
+    async with stream.reader() as reader:
+        with pytest.raises(ConfigError, match=said):
+            await reader.seek(wrong)
+
+
+@pytest.mark.one_loop
+@pytest.mark.parametrize("wrong", ["END", 5.0, OLDEST])
+async def test_an_end_that_is_none_is_said_at_once(client: Client, wrong: Any) -> None:
+    """Before anything is opened."""
+    stream = client.stream("orders")
+    with pytest.raises(ConfigError, match=r"until must be END, idle\(seconds\), a position"):
+        stream.reader(until=wrong)
+    with pytest.raises(ConfigError, match="until must be END"):
+        stream.group("billing", until=wrong)
+
+
+@pytest.mark.one_loop
+async def test_only_events_are_settled(client: Client) -> None:
+    """Not their positions, nor nothing; the group goes on."""
+    stream = client.stream("orders")
+    await fill(stream, 1)
+    async with stream.group("billing") as group:
+        event = await group.receive(PATIENCE)
+        assert event is not None
+        for wrong in (event.position, "1-0", None):
+            with pytest.raises(ConfigError, match="only events that were handed out"):
+                group.ack(cast("Any", wrong))
+        group.ack(event)
+        await group.flush()
+        assert group.statistics().acked == 1
+
+
 # --- clients ---------------------------------------------------------------------------------
 
 
@@ -302,6 +352,9 @@ async def test_a_client_is_used_within_its_block(url: str) -> None:
         await stream.append({"n": 1})
     async with client:
         await stream.append({"n": 1})
+        with pytest.raises(ClosedError, match="is open"):
+            await client.__aenter__()
+        await stream.append({"n": 2})
     verbs = (lambda: stream.append({"n": 2}), stream.length, client.__aenter__)
     for verb in verbs:
         with pytest.raises(ClosedError):

@@ -45,10 +45,10 @@ def connect(url: str | None, *, remarks: bool = False) -> Client:
     return penstock.connect(url, observer=_remark if remarks else _on_signal)
 
 
-def complain(message: str) -> None:
-    """Say on stderr what went wrong."""
+def complain(message: str, *, as_it_is: bool = False) -> None:
+    """Say on stderr what went wrong; *as_it_is*: it is about a program, not about options."""
     for word, ours in _WORDS.items():
-        message = message.replace(word, ours)
+        message = message if as_it_is else message.replace(word, ours)
     click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
 
 

@@ -100,7 +100,7 @@ async def _one_group(  # noqa: PLR0917 - handed through from the command
 ) -> list[Outcome]:
     found = await rescuer.holders(link, key, group, idle)
     if not apply:
-        return [_planned(group, holder) for holder in found if holder.consumer != to]
+        return [_planned(group, holder, idle) for holder in found if holder.consumer != to]
     outcomes: list[Outcome] = []
     total = sum(holder.stranded for holder in found)
     with progress("rescuing", total, shown=True) as bar:
@@ -113,18 +113,18 @@ async def _one_group(  # noqa: PLR0917 - handed through from the command
                     rescued += page.moved
                     trimmed += page.trimmed
                     bar.advance(page.moved, page.moved + page.trimmed)
-            what = "rescued" if rescued or trimmed else _planned(group, holder).what
+            what = "rescued" if rescued or trimmed else _planned(group, holder, idle).what
             if holder.stranded and not (rescued or trimmed):
                 what = "left: it came back meanwhile"
             outcomes.append(Outcome(group, holder, rescued, trimmed, what))
     return outcomes
 
 
-def _planned(group: str, holder: Holder) -> Outcome:
+def _planned(group: str, holder: Holder, idle: float) -> Outcome:
     if holder.alive:
         return Outcome(group, holder, 0, 0, "left: it is alive")
     if not holder.stranded:
-        return Outcome(group, holder, 0, 0, "left: not idle for long enough")
+        return Outcome(group, holder, 0, 0, f"left: idle for less than {idle:g} s")
     return Outcome(group, holder, 0, 0, "would be rescued")
 
 

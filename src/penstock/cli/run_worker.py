@@ -81,14 +81,15 @@ def run_app(target: str, url: str | None, drain: float, task: WorkerTask | None)
     """Run the App at *target* to its end; the exit code.
 
     Raises:
-        ConfigError: there is none, or it cannot be started so.
+        ConfigError: it cannot be started so.
         BackendError: refused, or not reachable.
     """
     try:
         app = find_app(target)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the module raises
         if isinstance(error, ConfigError) and error.__cause__ is None:
-            raise
+            complain(str(error), as_it_is=True)
+            return 2
         traceback.print_exc()
         complain(f"module of {target!r} could not be imported: {error!r}")
         return 2

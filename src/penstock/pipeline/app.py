@@ -21,13 +21,12 @@ from typing import Any, Final, Self, TypeVar, Unpack
 from penstock.codecs import Codec
 from penstock.errors import ClosedError, ConfigError
 from penstock.pipeline.connecting import ConnectKeywords
-from penstock.pipeline.handlers import BatchOf, Handler, check_together, make_handler
+from penstock.pipeline.handlers import BatchOf, Handler, OnKeywords, check_together, make_handler
 from penstock.pipeline.running import Running
 from penstock.pipeline.statistics import HandlerStatistics
 from penstock.pipeline.stopping import on_signals
 from penstock.pipeline.trying import AppTest
 from penstock.streams.client import Client, connect
-from penstock.streams.group_options import GroupKeywords
 from penstock.streams.stream import Stream
 from penstock.url import parse_url
 
@@ -76,7 +75,7 @@ class App:
         into: str | Stream[Any] | None = None,
         concurrency: int = 1,
         codec: Codec[Any] | str | None = None,
-        **options: Unpack[GroupKeywords],
+        **options: Unpack[OnKeywords],
     ) -> Callable[[F], F]:
         """Call the decorated function with every event of *stream*; the function stays as it is.
 
@@ -99,10 +98,11 @@ class App:
             concurrency: how many calls run at once, in this process. With ``share="shards"``,
                 events of one key are still handled one at a time and in order.
             codec: your own, for types that are not msgspec's.
-            **options: those of `Client.group`: `start`, `share`, `retry`, `lease`, `hold`, `where`
-                and so on. `max_in_flight` is two for each call that may run at once, and at least
-                four: what is read ahead is kept from other processes. Raise it for calls that take
-                less than a millisecond. After `hold` a coroutine is cancelled: see `extend`.
+            **options: those of `Client.group`: `start`, `share`, `retry`, `lease`, `hold` and so
+                on, and `foreign` of `Client.stream`. `max_in_flight` is two for each call that may
+                run at once, and at least four: what is read ahead is kept from other processes.
+                Raise it for calls of less than a millisecond. After `hold` a coroutine is
+                cancelled: see `extend`.
 
         Raises:
             ConfigError: what will not do: an option, the signature, an annotation.
@@ -119,7 +119,7 @@ class App:
         into: str | Stream[Any] | None = None,
         concurrency: int = 1,
         codec: Codec[Any] | str | None = None,
-        **options: Unpack[GroupKeywords],
+        **options: Unpack[OnKeywords],
     ) -> Callable[[F], F]:
         """Call the decorated function with lists of events; otherwise as `on`.
 
@@ -318,7 +318,7 @@ class App:
         concurrency: int,
         batch: BatchOf | None,
         codec: Codec[Any] | str | None,
-        options: GroupKeywords,
+        options: OnKeywords,
     ) -> Callable[[F], F]:
         def register(function: F) -> F:
             if self._running is not None:

@@ -26,6 +26,12 @@ AT_LEAST: Final = 4
 """Events that it may hold in any case: a fetch costs a round trip."""
 
 
+class OnKeywords(GroupKeywords, total=False):
+    """The options of `App.on` and `App.on_batch` that have no place of their own there."""
+
+    foreign: bool
+
+
 class BatchOf(NamedTuple):
     """How a batch is gathered: at most `size` events, within `within` seconds of the first."""
 
@@ -47,6 +53,7 @@ class Handler(NamedTuple):
         batch: how batches are gathered; None: it takes one event.
         threaded: a plain ``def``, which runs in a thread.
         codec: the codec of its streams, where the user brings one.
+        foreign: its streams are keys that others made, whatever their names.
         options: those of its group.
     """
 
@@ -60,6 +67,7 @@ class Handler(NamedTuple):
     batch: BatchOf | None
     threaded: bool
     codec: Codec[Any] | str | None
+    foreign: bool
     options: GroupKeywords
 
     @property
@@ -76,7 +84,7 @@ def make_handler(  # noqa: PLR0917 - what a decorator is given, in its order
     concurrency: int,
     batch: BatchOf | None,
     codec: Codec[Any] | str | None,
-    options: GroupKeywords,
+    options: OnKeywords,
     namespace: Mapping[str, Any],
 ) -> Handler:
     """The description of *function* as a handler.
@@ -84,7 +92,8 @@ def make_handler(  # noqa: PLR0917 - what a decorator is given, in its order
     Raises:
         ConfigError: a name, an option or an annotation that will not do.
     """
-    names = _names(streams)
+    foreign = options.get("foreign", False)
+    names = _names(streams, foreign=foreign)
     check_label("group", group)
     signature = read_signature(
         function, namespace, batch=batch is not None, own_codec=_is_own(codec)
@@ -100,7 +109,8 @@ def make_handler(  # noqa: PLR0917 - what a decorator is given, in its order
         batch=batch,
         threaded=not is_async(function),
         codec=codec,
-        options=_with_bound(options, concurrency, batch),
+        foreign=foreign,
+        options=_with_bound(_of_group(options), concurrency, batch),
     )
     _check_numbers(handler)
     _check_into(handler)
@@ -127,12 +137,12 @@ def check_together(handlers: Sequence[Handler]) -> None:
                 )
 
 
-def _names(streams: str | Iterable[str]) -> tuple[str, ...]:
+def _names(streams: str | Iterable[str], *, foreign: bool) -> tuple[str, ...]:
     names = (streams,) if isinstance(streams, str) else tuple(streams)
     if not names:
         raise ConfigError("a handler needs at least one stream, got none")
     for name in names:
-        check_stream(name)
+        check_stream(name, foreign=foreign)
     if len(set(names)) < len(names):
         raise ConfigError(f"a handler's streams must be different, got {list(names)}")
     return names
@@ -140,6 +150,10 @@ def _names(streams: str | Iterable[str]) -> tuple[str, ...]:
 
 def _is_own(codec: Codec[Any] | str | None) -> bool:
     return codec is not None and not isinstance(codec, str)
+
+
+def _of_group(options: OnKeywords) -> GroupKeywords:
+    return cast("GroupKeywords", {name: options[name] for name in options if name != "foreign"})
 
 
 def _with_bound(options: GroupKeywords, concurrency: int, batch: BatchOf | None) -> GroupKeywords:
@@ -202,7 +216,7 @@ def _check_into(handler: Handler) -> None:
 def _check_options(handler: Handler) -> None:
     unknown = [name for name in handler.options if name not in GroupOptions._fields]
     if unknown:
-        takes = ("group", "into", "concurrency", "codec", *GroupOptions._fields)
+        takes = ("group", "into", "concurrency", "codec", "foreign", *GroupOptions._fields)
         near = get_close_matches(unknown[0], takes, 1)
         hint = f": is {near[0]} meant?" if near else f"; it takes {', '.join(takes)}"
         raise ConfigError(f"handler {handler.name} got an unknown option {unknown[0]!r}{hint}")

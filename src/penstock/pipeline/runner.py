@@ -42,7 +42,9 @@ class Runner:
         self._client = client
         self.options = GroupOptions.of(handler.options)
         self.streams = [
-            client.stream(name, type=handler.signature.value, codec=handler.codec)
+            client.stream(
+                name, type=handler.signature.value, codec=handler.codec, foreign=handler.foreign
+            )
             for name in handler.streams
         ]
         self.group: Group[Any] = client.group(handler.group, self.streams, **handler.options)

@@ -133,8 +133,9 @@ class Client:
             BackendRejected: wrong credentials, or a server that is too old.
             ConfigError: something is not installed, or appends cannot be confirmed as asked for.
         """
-        if self._closed:
-            raise ClosedError("a client cannot be opened again; call connect() anew")
+        if self._closed or self._opened is not None:
+            state = "was closed; call connect() anew" if self._closed else "is open"
+            raise ClosedError(f"a client is opened once, and this one {state}")
         self._opened = await open_backend(self.url, self.clock, self.observers, self.confirm)
         return self
 
@@ -230,7 +231,7 @@ class Client:
             raise ConfigError(
                 f"{self.url.scheme}:// does not offer sharded streams yet, got shards={shards}"
             )
-        stream: Stream[Any] = Stream(
+        return Stream(
             self,
             name,
             type=type,
@@ -241,7 +242,6 @@ class Client:
             dedupe_window=dedupe_window,
             retention=retention,
         )
-        return stream
 
     def reader(
         self,

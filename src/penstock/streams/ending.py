@@ -63,10 +63,9 @@ class Ending:
             BackendError: the end cannot be looked up.
         """
         all_shards = list(shards)
+        until = Until.checked(until)
         if until is None:
             return cls(None, None, clock)
-        if isinstance(until, Position):
-            until = Until("position", until)
         if until.kind == "idle":
             return cls(None, until.seconds, clock)
         if until.kind == "position":

@@ -167,7 +167,7 @@ def choose(
         if layout not in (None, "fields") or wanted not in (None, "fields"):
             raise ConfigError(
                 f"stream {stream!r} was made by others and is read as plain fields; this handle "
-                f"asks for {_said(type, codec, layout)}; open it without those options"
+                f"asks for {_said(type, codec, layout)}; leave it out, and take dict[str, str]"
             )
         marks = Marks("fields", "fields")
     if marks is None:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from penstock.errors import ConfigError, LeaseLost
-from penstock.event import Event
+from penstock.event import Event, Position
 from penstock.ports import Outcome
 from penstock.streams.group_options import GroupOptions
 from penstock.streams.group_reader import GroupReader
@@ -154,4 +154,9 @@ def _by_error(outcomes: Sequence[Outcome]) -> Iterable[tuple[BaseException, list
 
 
 def _several(events: Event[T] | Iterable[Event[T]]) -> Iterable[Event[T]]:
-    return cast("Iterable[Event[T]]", (events,) if isinstance(events, Event) else events)
+    given: Any = events
+    if isinstance(given, Event):
+        return (cast("Event[T]", given),)
+    if isinstance(given, (str, bytes, Position)) or not isinstance(given, Iterable):
+        raise ConfigError(f"only events that were handed out can be settled, got {given!r}")
+    return cast("Iterable[Event[T]]", given)

@@ -7,7 +7,7 @@ Used by     `client.Client.group`, `stream.Stream.group`, `group`, `membership`.
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, TypedDict
+from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 from penstock.errors import ConfigError
 from penstock.event import OLDEST, Position, Start, Until
@@ -85,6 +85,9 @@ class GroupOptions(NamedTuple):
         """Raise ConfigError for what is out of range."""
         if self.member is not None:
             check_label("member", self.member)
+        Start.checked(self.start)
+        Until.checked(self.until)
+        self._check_types()
         if self.share not in ("any", "events", "shards"):
             raise ConfigError(f"share must be 'any', 'events' or 'shards', got {self.share!r}")
         if not 0.1 <= self.lease <= 86_400 or not self.hold > 0:
@@ -109,3 +112,15 @@ class GroupOptions(NamedTuple):
                 f"ack_interval must be above 0 seconds, or None for flush() alone, "
                 f"got {self.ack_interval!r}"
             )
+
+    def _check_types(self) -> None:
+        """Raise ConfigError for a time that is no number, and a `retry` that is none."""
+        for name in ("ack_interval", "ack_delay", "lease", "hold"):
+            value: Any = getattr(self, name)
+            if name == "ack_interval" and value is None:
+                continue
+            if not isinstance(value, (int, float)):
+                raise ConfigError(f"{name} must be a number of seconds, got {value!r}")
+        retry: Any = self.retry
+        if not isinstance(retry, Retry):
+            raise ConfigError(f"retry must be a Retry, such as Retry(attempts=3), got {retry!r}")

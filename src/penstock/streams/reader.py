@@ -45,6 +45,7 @@ class Reader(Generic[T]):
                 f"a reader needs at least one stream and a prefetch of at least 1 event, "
                 f"got {len(streams)} streams and prefetch={prefetch}"
             )
+        Until.checked(until)
         self._client = client
         self._streams = {stream.name: stream for stream in streams}
         self._start = self._where_from(start)
@@ -226,7 +227,9 @@ class Reader(Generic[T]):
         return f"<Reader {', '.join(self._streams)} {len(self._reading.inbox)} buffered>"
 
     def _where_from(self, start: Start | str, *more: str) -> Start | Saved:
-        return start if isinstance(start, Start) else load(start, [*self._streams, *more])
+        if isinstance(start, str):
+            return load(start, [*self._streams, *more])
+        return Start.checked(start)
 
     def _moving(self) -> None:
         if self._closed:

@@ -26,7 +26,7 @@ from penstock.backends.redis.edge import RETRY, ReplyError, full, refused, unava
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Link, command
 from penstock.backends.redis.opening import open_session
-from penstock.backends.redis.wire import Arg, Wire
+from penstock.backends.redis.wire import Arg, GettingOn, Wire
 from penstock.clock import Backoff, Clock
 from penstock.errors import BackendUnavailable, ClosedError, OutcomeUnknown, PenstockError
 from penstock.observers import Observers
@@ -40,7 +40,7 @@ TTL: Final = 3_600_000
 for. A session that is gone while nothing is in flight is opened anew, and observers are told."""
 
 _SILENCE: Final = 5.0
-"""Seconds without any answer after which a connection counts as dead: a server answers in
+"""Seconds without any progress after which a connection counts as dead: a server answers in
 milliseconds, and pauses for a second at worst when it forks or its disk is slow."""
 
 _ORDER: Final = "not sent to {}, to keep the order: an earlier append has no outcome"
@@ -85,6 +85,8 @@ class RedisAppender:
         self._cause: Exception | None = None
         self._stands_at = 0
         self._heard = 0.0
+        self._written = 0
+        self._getting_on: GettingOn | None = None
         self._answer = asyncio.Event()
         self._backoff = Backoff()
         self._mender: asyncio.Task[None] | None = None
@@ -178,6 +180,7 @@ class RedisAppender:
             keys += [names.ids, *names.sides, names.delayed, names.waiting]
             args = (*args, int(self._options.window * 1000))
         reply = wire.send(*command(script, keys, (*args, *flight.batch.args)))
+        self._written = wire.written
         reply.add_done_callback(lambda done: self._on_reply(wire, flight, done))
 
     def _on_reply(self, wire: Wire, flight: Flight[Batch], done: asyncio.Future[Any]) -> None:
@@ -299,7 +302,8 @@ class RedisAppender:
         self._grown |= marks.shards != self._marks.shards  # what was submitted goes, but no more
         self._marks = marks
         self._opened = session == self._session  # else it was given up meanwhile
-        self._wire = wire
+        if wire is not self._wire:
+            self._wire, self._getting_on = wire, GettingOn(wire)
 
     def _on_refusal(self, for_good: bool) -> None:
         """Nothing of the refused batch was stored."""
@@ -347,8 +351,12 @@ class RedisAppender:
         now = self._clock.monotonic()
         if now - oldest.since > oldest.limit:
             self._end(self._cause)
-        elif self._rules.in_air and now - self._heard > _SILENCE and self._wire is not None:
-            self._wire.end(TimeoutError(f"no answer for {_SILENCE} s"))
+        elif self._rules.in_air and self._wire is not None:
+            assert self._getting_on is not None
+            if self._getting_on.since_last(self._written):
+                self._heard = now
+            elif now - self._heard > _SILENCE + self._wire.on_its_way:
+                self._wire.end(TimeoutError(f"no answer for {_SILENCE} s"))
         self._watch = asyncio.get_running_loop().call_later(_LOOK, self._look)
 
     def _end(self, cause: BaseException | None) -> None:

@@ -103,7 +103,7 @@ class RedisCursor:
         """The read that is under way, or a new one, and its answer.
 
         Raises:
-            TimeoutError: no answer, and the event loop did not stand still meanwhile.
+            TimeoutError: nothing of an answer comes, and the event loop did not stand still.
         """
         while True:
             try:
@@ -114,7 +114,10 @@ class RedisCursor:
                         raise self._lost.pop(0)[1]
                     return asked, await asyncio.shield(asked.reply)
             except TimeoutError:
-                if self._asked is None or not self._asked.reply.done():
+                if self._asked is not None and self._asked.reply.done():
+                    continue
+                wire = self._link.now
+                if wire is None or wire.silence > GRACE:
                     raise
 
     async def move(self, starts: Mapping[Shard, Start]) -> None:

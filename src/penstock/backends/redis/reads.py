@@ -65,8 +65,10 @@ class Reads:
 
     @property
     def overdue(self) -> bool:
-        """Whether its answer should have come long ago."""
-        return self._clock.monotonic() - self._asked > BLOCK + GRACE
+        """Whether its answer should have come long ago, and nothing of it comes."""
+        wire = self._own.now
+        slow = wire is not None and wire.silence < BLOCK + GRACE
+        return not slow and self._clock.monotonic() - self._asked > BLOCK + GRACE
 
     def send(self, wire: Wire, names: Sequence[str], limit: int) -> None:
         """Ask for new entries of the streams *names*, about *limit* in all."""

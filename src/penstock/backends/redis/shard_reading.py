@@ -92,7 +92,9 @@ class ShardReading:
         assert reading is not None
         if not await _done(reading, woken, wait):
             self._look_at_infos({place.key: place for place in places})
-            if self._clock.monotonic() - self._began > BLOCK + GRACE:
+            wire, patience = self._own.now, BLOCK + GRACE
+            slow = wire is not None and wire.silence < patience
+            if not slow and self._clock.monotonic() - self._began > patience:
                 self.drop()
             return []
         found = self._take(reading, {place.key: place for place in places})

@@ -7,15 +7,18 @@ Invariants  1. replies come in the order of the requests: RESP2, no pushes.
             3. an unanswered request is never handed to another caller: a wire that timed out ends.
             4. a server that says it is a replica now is left: the wire takes nothing more, and
                ends when what is in flight is answered. The next one may find the new master.
+            5. a slow connection is not a dead one: a wait goes on while what was sent is being
+               taken, or answers come. Replies are in order, so each of them brings ours nearer.
 Cost        per batch: one write, one future. Per reply: what hiredis takes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import hiredis
 
@@ -24,14 +27,24 @@ from penstock.backends.redis.edge import DEMOTED, REFUSING, ConnectionLost, Repl
 Arg = str | bytes | int | float
 
 
+_GLANCES: Final = 8
+"""How often the time that a reply may take is divided, to see whether the connection gets on."""
+
+
+_PACE: Final = 256 * 1024
+"""Bytes a second that a connection worth waiting for carries: what lies between may have taken
+megabytes, and not have passed them on."""
+
+
 class _Request:
     """Replies that one write waits for."""
 
-    __slots__ = ("future", "left", "replies")
+    __slots__ = ("future", "left", "replies", "size")
 
-    def __init__(self, future: asyncio.Future[Any], count: int) -> None:
+    def __init__(self, future: asyncio.Future[Any], count: int, size: int) -> None:
         self.future = future
         self.left = count
+        self.size = size
         self.replies: list[Any] = []
 
 
@@ -71,11 +84,30 @@ class Wire(asyncio.Protocol):
         self._listeners: list[Callable[[Exception], None]] = []
         self._writable = asyncio.Event()
         self._writable.set()
+        self._received = 0
+        self._heard = asyncio.get_running_loop().time()
+        self.written = 0
 
     @property
     def alive(self) -> bool:
         """Whether requests can be sent."""
         return self._lost is None and self._transport is not None and not self._refusals.demoted
+
+    @property
+    def silence(self) -> float:
+        """Seconds since anything came from the server."""
+        return asyncio.get_running_loop().time() - self._heard
+
+    @property
+    def on_its_way(self) -> float:
+        """Seconds that what is to be answered next may take to arrive, for its size alone."""
+        return self._requests[0].size / _PACE if self._requests else 0.0
+
+    def progress(self, written: int) -> tuple[int, int]:
+        """Of the first *written* bytes, those that the other side has taken; and what came back."""
+        transport = self._transport
+        left = 0 if transport is None else transport.get_write_buffer_size() + _unsent(transport)
+        return min(written, self.written - left), self._received
 
     def on_lost(self, listener: Callable[[Exception], None]) -> None:
         """Call *listener* once when the connection ends; at once if it has."""
@@ -102,7 +134,7 @@ class Wire(asyncio.Protocol):
         Raises:
             ReplyError: the server's error reply.
             ConnectionLost: the connection ended before the reply.
-            TimeoutError: no reply within *timeout* seconds; the wire is ended.
+            TimeoutError: no reply, and no progress, for *timeout* seconds; the wire is ended.
         """
         return await self._within(timeout, self.send(*args))
 
@@ -111,7 +143,7 @@ class Wire(asyncio.Protocol):
 
         Raises:
             ConnectionLost: the connection ended before the last reply.
-            TimeoutError: not all replies within *timeout* seconds; the wire is ended.
+            TimeoutError: not all replies, and no progress, for *timeout* seconds; it is ended.
         """
         return await self._within(timeout, self.send_many(commands))
 
@@ -126,14 +158,19 @@ class Wire(asyncio.Protocol):
         self._finish(error or ConnectionLost("closed"))
 
     async def _within(self, timeout: float, replies: asyncio.Future[Any]) -> Any:
-        try:
-            async with asyncio.timeout(timeout):
-                return await replies
-        except TimeoutError:
-            if replies.done() and not replies.cancelled():
-                return replies.result()  # it had come: the event loop stood still meanwhile
-            self.end(TimeoutError(f"no reply within {timeout} s"))
-            raise
+        written, quiet, getting_on = self.written, 0.0, GettingOn(self)
+        while quiet < timeout + self.on_its_way:
+            try:
+                await asyncio.wait((replies,), timeout=timeout / _GLANCES)
+            except asyncio.CancelledError:
+                replies.cancel()  # nobody looks at its error any more
+                raise
+            if replies.done():
+                return replies.result()
+            quiet = 0.0 if getting_on.since_last(written) else quiet + timeout / _GLANCES
+        error = TimeoutError(f"no reply within {timeout} s")
+        self.end(error)
+        raise error
 
     def _request(self, data: bytes, count: int, *, single: bool = False) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -141,8 +178,9 @@ class Wire(asyncio.Protocol):
             text = "the server is a replica now" if self._refusals.demoted else "not connected"
             future.set_exception(ConnectionLost(str(self._lost or text)))
             return future
-        self._requests.append(_Request(future, 0 if single else count))
+        self._requests.append(_Request(future, 0 if single else count, len(data)))
         self._transport.write(data)
+        self.written += len(data)
         return future
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -151,6 +189,8 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """asyncio: parse what came, and resolve what is complete."""
+        self._received += len(data)
+        self._heard = asyncio.get_running_loop().time()
         self._reader.feed(data)
         gets = self._reader.gets
         try:
@@ -208,11 +248,46 @@ class Wire(asyncio.Protocol):
             listener(error)
 
 
+class GettingOn:
+    """Whether a connection gets on: a slow one is not a dead one.
+
+    Args:
+        wire: the connection.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._before = wire.progress(wire.written)
+
+    def since_last(self, written: int) -> bool:
+        """Whether answers came, or of the first *written* bytes more is being taken, since asked.
+
+        That the last of them was taken says nothing: it may have been long ago.
+        """
+        before, self._before = self._before, self._wire.progress(written)
+        taken, received = self._before
+        return received != before[1] or before[0] != taken < written
+
+
 def _last_word(request: _Request, error: Exception) -> str:
     """Why a connection ended: what the server said before, if it did, as when it is full."""
     if request.replies and isinstance(request.replies[-1], ReplyError):
         return f"the server ended it and said: {request.replies[-1]}"
     return str(error)
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes that the kernel holds and the other side has not taken yet, where it says so."""
+    sock = transport.get_extra_info("socket")
+    if sys.platform != "linux" or sock is None:
+        return 0
+    import fcntl
+    import termios
+
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:  # closed meanwhile
+        return 0
 
 
 _pack_text: Callable[[tuple[Arg, ...]], bytes] = cast("Any", hiredis).pack_command

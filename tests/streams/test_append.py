@@ -8,7 +8,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from penstock import Client, ConfigError, EncodeError, NotFound, PayloadTooLarge, connect
+from penstock import (
+    Client,
+    ConfigError,
+    EncodeError,
+    NotFound,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    Retention,
+    StreamFull,
+    connect,
+)
 from penstock.ports import Marks
 from streams.helping import PATIENCE, everything, fill, number, numbers
 
@@ -101,6 +111,22 @@ async def test_of_many_values_with_a_bad_one_nothing_is_sent(client: Client) -> 
         await stream.append_many([{"n": 1}, {"n": None}, {"n": 3}])
 
     assert await stream.length() == 0
+
+
+async def test_of_many_values_those_that_are_stored_are_counted(client: Client) -> None:
+    """A cap lets a first part in: who is told "not stored" would append that part again."""
+    stream = client.stream("orders", retention=Retention(cap=700))
+    with pytest.raises(OutcomeUnknown) as told:
+        await fill(stream, 1200)
+
+    found = told.value
+    assert isinstance(found.__cause__, StreamFull)
+    assert numbers(await everything(stream)) == list(range(found.stored))
+    assert found.stored >= 500
+    assert (found.unknown, found.unsent) == (0, 1200 - found.stored)
+    with pytest.raises(StreamFull):
+        await fill(stream, 300)
+    assert await stream.length() == found.stored
 
 
 async def test_one_bad_append_leaves_those_beside_it_alone(client: Client) -> None:

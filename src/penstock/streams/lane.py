@@ -4,6 +4,7 @@ Does        gather what is sent within one turn of the event loop, or until a ba
 Does not    encode, limit what is pending, or try again: writer and appender do.
 Invariants  1. order in is order out.
             2. nothing waits in a lane longer than one turn of the event loop.
+            3. what stands behind a batch that has failed fails too, until its sender has heard.
 Cost        per event: two list appends. Per batch: one call of the appender.
 """
 
@@ -65,6 +66,7 @@ class Lane:
         self._timeout: float | None = None
         self._receipts: list[tuple[int, Receipt]] = []
         self._terms: dict[int, Terms] = {}
+        self._failed: BaseException | None = None  # of an appender that answers at once
         self.flying: set[asyncio.Future[Sequence[Stored]]] = set()
 
     @property
@@ -108,18 +110,29 @@ class Lane:
         size, self._size = self._size, 0
         timeout, self._timeout = self._timeout, None
         terms, self._terms = self._terms, {}
-        try:
-            if terms:
-                future = self._appender.submit(entries, timeout, terms)
-            else:
-                future = self._appender.submit(entries, timeout)
-        except Exception as error:  # noqa: BLE001 - told like any outcome: whoever waits must hear
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(error)
+        future = self._submitted(entries, timeout, terms)
+        if future.done():
+            self._failed = future.exception()
         self.flying.add(future)
         future.add_done_callback(
             lambda done: self._on_done(Batched(entries, size, done, receipts, terms))
         )
+
+    def _submitted(
+        self, entries: list[list[Any]], timeout: float | None, terms: dict[int, Terms]
+    ) -> asyncio.Future[Sequence[Stored]]:
+        """The outcome of a batch; behind one that nobody has heard of yet, that one's failure."""
+        failed = self._failed
+        try:
+            if failed is None and terms:
+                return self._appender.submit(entries, timeout, terms)
+            if failed is None:
+                return self._appender.submit(entries, timeout)
+        except Exception as error:  # noqa: BLE001 - told like any outcome: whoever waits must hear
+            failed = error
+        future: asyncio.Future[Sequence[Stored]] = asyncio.get_running_loop().create_future()
+        future.set_exception(failed)
+        return future
 
     def _on_turn(self) -> None:
         self._scheduled = False
@@ -128,6 +141,7 @@ class Lane:
     def _on_done(self, batch: Batched) -> None:
         future = batch.future
         self.flying.discard(future)
+        self._failed = None
         error = future.exception()
         if self._refused is not None and isinstance(error, ShardsCame):
             self._refused(batch)

@@ -12,15 +12,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack, overload
 
 from penstock.codecs import Codec
 from penstock.errors import (
-    BackendUnavailable,
     ConfigError,
     OutcomeUnknown,
+    PenstockError,
 )
 from penstock.event import NEWEST, Position, Start, Until
 from penstock.ports import Appender, AppendOptions, Confirm, Retention, ShardsCame, StreamInfo
@@ -29,7 +28,8 @@ from penstock.rules.partition import shard_of
 from penstock.streams.administration import Administration
 from penstock.streams.asked import AppendKeywords, Asked
 from penstock.streams.format import Format, choose, make_meta
-from penstock.streams.lane import BATCH_EVENTS, Lane, Receipt, too_late
+from penstock.streams.lane import Lane, Receipt, too_late
+from penstock.streams.together import Outcome, positions, store, unsent
 from penstock.streams.writer import MAX_PENDING, MAX_PENDING_BYTES, Writer
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ class Stream(Administration[T]):
                             self.client.tender.always(self.name)
                         return await self._outcome(receipt)
                     except ShardsCame:  # since the last look: nothing is stored
+                        receipt = None
                         await self.look_again()
         except TimeoutError as error:
             raise too_late(self.name, receipt, timeout) from error
@@ -180,31 +181,26 @@ class Stream(Administration[T]):
                 when it is handed over: of long lists, 10 000 events at a time.
 
         Raises:
-            The same as `append`; with OutcomeUnknown, a first part may be stored.
+            The same as `append` where nothing is stored.
+            OutcomeUnknown: it counts those that are stored, that may be, and that are not, also
+                where that is known of all: its ``__cause__`` says why.
         """
         form = await self.format()
         packed = [form.pack(value, None) for value in values]
-        receipts: list[Receipt] = []
-        for at, (fields, size) in enumerate(packed):
-            receipts.append(Receipt())
-            lane = await self._lane(self._index(None), False)
-            lane.add(fields, size, receipts[-1], timeout)
-            if at % (20 * BATCH_EVENTS) == 20 * BATCH_EVENTS - 1:
-                with suppress(ShardsCame):  # it is sent again below
-                    await self._outcome(receipts[-1])
-        outcomes: list[Position | None] = [None] * len(receipts)
-        refused: list[int] = []
-        for at, receipt in enumerate(receipts):
+        outcomes: list[Outcome] = [None] * len(packed)
+        left = list(range(len(packed)))
+        while left:
+            found = await store([packed[at] for at in left], self._lane_in_turn, timeout)
+            for at, outcome in zip(left, found, strict=True):
+                outcomes[at] = outcome
+            left = [at for at in left if isinstance(outcomes[at], ShardsCame)]
             try:
-                outcomes[at] = await self._outcome(receipt)
-            except ShardsCame:  # since the last look: it is not stored
-                refused.append(at)
-        if refused:
-            await self.look_again()
-            again = await self.append_many([values[at] for at in refused], timeout=timeout)
-            for at, position in zip(refused, again, strict=True):
-                outcomes[at] = position
-        return [position for position in outcomes if position is not None]
+                if left:  # since the last look: none of them is stored
+                    await self.look_again()
+            except PenstockError as error:
+                outcomes = [error if isinstance(one, ShardsCame) else one for one in outcomes]
+                break
+        return positions(outcomes, self.name)
 
     async def write(self, batch: Sequence[T]) -> None:
         """Append all of *batch*, and wait until it is stored (the port `Target`)."""
@@ -391,10 +387,14 @@ class Stream(Administration[T]):
         """What this handle asks for; what it adopted may be changed by others at any time."""
         return "" if self._wanted_retention is None else self._wanted_retention.stored()
 
+    async def _lane_in_turn(self) -> Lane:
+        """The lane of an event of which nothing is asked."""
+        return await self._lane(self._index(None), False)
+
     async def _outcome(self, receipt: Receipt) -> Position | None:
         try:
             return await receipt
         except OutcomeUnknown as error:
-            if error.unknown or error.stored:
+            if (told := unsent(error, self.name)) is error:
                 raise
-            raise BackendUnavailable(str(error), verb="append to", key=self.name) from error
+            raise told from error

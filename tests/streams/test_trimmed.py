@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -119,6 +120,28 @@ async def test_trimming_what_is_acked_signals_nothing(
         assert await group.receive(0.8) is None
     assert not told(signals, "trimmed-unread")
     assert not told(signals, "trimmed-pending")
+
+
+async def test_trimming_behind_what_was_removed_ahead_signals_nothing(
+    client: Client, signals: list[Signal]
+) -> None:
+    """What was removed by name makes counts uncertain; what we trim ourselves, nobody needed."""
+    stream = client.stream("orders")
+    positions = await fill(stream, 10)
+    async with await group_with(client, max_in_flight=5) as group:
+        first = await take(group, 5)
+        await stream.remove(positions[7:8])
+        await asyncio.sleep(0.7)  # it looks
+        await group.stop()
+        group.ack(first)
+    signals.clear()  # memory sees what was removed when it is; servers do not
+    assert await stream.trim(max_events=0) == 5
+    async with await group_with(client, max_in_flight=2) as group:
+        again = await take(group, 2)
+        assert numbers(again) == [5, 6]
+        group.ack(again)
+        assert numbers(await take(group, 2)) == [8, 9]
+    assert not told(signals, "trimmed-unread")
 
 
 async def test_what_was_trimmed_in_hand_and_is_handed_back_is_told(

@@ -27,7 +27,17 @@ def read(name: str) -> Read:
 def made(keys: Keys, group: str) -> dict[str, Read]:
     """Every key of a stream, its replayed events aside, and how it must be read."""
     key = keys.stream
-    of_stream = ["meta", "positions", "ids", "ids.0", "ids.1", "delayed", "waiting", "lock"]
+    of_stream = [
+        "meta",
+        "positions",
+        "ids",
+        "ids.0",
+        "ids.1",
+        "delayed",
+        "waiting",
+        "lock",
+        "trimmed",
+    ]
     of_group = ["beats", "parked", "attempts", "mark", "share", "roster", "dead"]
     return {
         **dict(zip(keys.kept, [(key, kind, None) for kind in of_stream], strict=True)),
@@ -45,7 +55,7 @@ def made(keys: Keys, group: str) -> dict[str, Read]:
 def test_a_key_says_whose_it_is_so_no_two_things_share_one(key: str, group: str) -> None:
     for keys in (Keys(key), Keys(Keys(key).replay(group))):
         all_of_it = made(keys, group)
-        assert len(all_of_it) == 17
+        assert len(all_of_it) == 18
         assert {name: read(name) for name in all_of_it} == all_of_it
 
 

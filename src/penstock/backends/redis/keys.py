@@ -8,6 +8,7 @@
       penstock:{orders}:orders:waiting        what those events are
       penstock:{orders}:orders:lock           held by the client that trims, for a moment
       penstock:{orders}:orders:positions      what groups that share shards have committed
+      penstock:{orders}:orders:trimmed        how many events went that no group needed any more
       penstock:{orders}:orders:beats@<group>      heartbeats by member
       penstock:{orders}:orders:parked@<group>     events handed back, by the time they are due
       penstock:{orders}:orders:attempts@<group>   failures by event: how many, and its company
@@ -56,6 +57,7 @@ class Keys:
         self.delayed = self._prefix + "delayed"
         self.waiting = self._prefix + "waiting"
         self.lock = self._prefix + "lock"
+        self.trimmed = self._prefix + "trimmed"
 
     @classmethod
     def of(cls, shard: Shard, group: str = "") -> Keys:
@@ -79,7 +81,7 @@ class Keys:
         """Everything that is kept for the stream itself beside it, but for its sessions."""
         return [
             *(self.meta, self.positions, self.ids, *self.sides),
-            *(self.delayed, self.waiting, self.lock),
+            *(self.delayed, self.waiting, self.lock, self.trimmed),
         ]
 
     def of_group(self, group: str) -> list[str]:

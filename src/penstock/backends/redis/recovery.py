@@ -156,12 +156,11 @@ class Recovery:
     async def _tend(self, shard: Shard) -> None:
         keys, group = self._keys[shard], self._group
         names = [keys.stream, keys.mark(group), keys.parked(group), keys.attempts(group)]
+        names += [keys.beats(group), keys.trimmed]
         known = self.marks.get(shard) or Mark(secrets.token_hex(8))
         args = (group, self._name, PARKED, known.token, secrets.token_hex(8), self._foreign_idle)
         cursor = self._cursors.get(shard, "-")
-        reply = await self._link.run(
-            TEND, [*names, keys.beats(group)], *args, cursor, PAGE, *known[1:], verb="read"
-        )
+        reply = await self._link.run(TEND, names, *args, cursor, PAGE, *known[1:], verb="read")
         if shard not in self._keys:  # left meanwhile
             return
         if reply[0] == b"other":
@@ -194,7 +193,7 @@ class Recovery:
         how = ("EVAL", GAP.text) if self._forgotten else ("EVALSHA", GAP.sha)
         self._checking = self._own()
         return [
-            (*how, GAP.keys, keys.stream, keys.mark(self._group), self._group)
+            (*how, GAP.keys, keys.stream, keys.mark(self._group), keys.trimmed, self._group)
             for keys in map(self._keys.__getitem__, self._checking)
         ]
 

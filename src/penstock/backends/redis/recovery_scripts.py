@@ -77,7 +77,10 @@ local function place_of_lost(key, stream, kept, copy)  -- where a group that was
 end
 """
 
-_GAP: Final = """local function trimmed_unread(key, mark, group, stream, about)
+_GAP: Final = """local function guarded(trimmed)  -- how many were trimmed that no group needed
+  return tonumber(redis.call('HGET', trimmed, 'count') or 0)
+end
+local function trimmed_unread(key, mark, trimmed, group, stream, about)
   -- how many events were removed that the group was never given; -1: some, but not how many
   local last, first = about['last-delivered-id'], first_of(stream)
   if not less(last, stream['last-generated-id']) then
@@ -98,12 +101,13 @@ _GAP: Final = """local function trimmed_unread(key, mark, group, stream, about)
     end
     return math.max(0, gone - read)
   end
-  local told = tonumber(redis.call('HGET', mark, 'gone') or false)
-  redis.call('HSET', mark, 'gone', gone)
+  local told, ours = redis.call('HMGET', mark, 'gone', 'guarded'), guarded(trimmed)
+  redis.call('HSET', mark, 'gone', whole(gone), 'guarded', whole(ours))
   if not less(last, stream['max-deleted-entry-id']) then
     redis.call('XGROUP', 'SETID', key, group, last, 'ENTRIESREAD', gone)
   end
-  if told and gone > told then return -1 end
+  ours = math.max(0, ours - (tonumber(told[2]) or 0))
+  if told[1] and gone - told[1] > ours then return -1 end
   return 0
 end
 """
@@ -162,11 +166,11 @@ return {lost and 'again' or 'made', ARGV[4], start}
 )
 
 TEND: Final = Script(
-    5,
+    6,
     _IDS
     + _PLACES
     + _GAP
-    + """-- look after a group. KEYS stream, mark, parked, attempts, beats
+    + """-- look after a group. KEYS stream, mark, parked, attempts, beats, trimmed
 -- ARGV group, member, parking consumer, the token known, a new one, foreign idle in ms,
 -- cursor, limit, a copy of the mark: position, added, last (or '')
 local gone = redis.error_reply('NOGROUP the group is gone')
@@ -195,7 +199,7 @@ if redis.call('XGROUP', 'CREATECONSUMER', KEYS[1], ARGV[1], ARGV[3]) == 1 then
   return {'other', ARGV[5], start}
 end
 if kept[4] and kept[4] ~= ARGV[4] then return {'other', kept[4], kept[1] or ''} end
-local lost = trimmed_unread(KEYS[1], KEYS[2], ARGV[1], stream, about)
+local lost = trimmed_unread(KEYS[1], KEYS[2], KEYS[6], ARGV[1], stream, about)
 local position = about['last-delivered-id']
 local oldest = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1)[1]
 if oldest then
@@ -207,7 +211,7 @@ local gone_now = whole(stream['entries-added'] - stream['length'])
 if not kept[4] or kept[1] ~= position or kept[2] ~= added or kept[3] ~= last
     or kept[5] ~= gone_now then
   redis.call('HSET', KEYS[2], 'token', ARGV[4], 'position', position, 'added', added,
-    'last', last, 'gone', gone_now)
+    'last', last, 'gone', gone_now, 'guarded', whole(guarded(KEYS[6])))
 end
 local first = first_of(stream)
 local dead = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[7], first and '(' .. first or '+',
@@ -235,11 +239,11 @@ return {'same', kept[4] or ARGV[4], position, added, last, lost, swept, own, cur
 )
 
 GAP: Final = Script(
-    2,
+    3,
     _IDS
     + _PLACES
     + _GAP
-    + """-- what was trimmed before the read that follows. KEYS stream, mark; ARGV group
+    + """-- what was trimmed before the read that follows. KEYS stream, mark, trimmed; ARGV group
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local about = find_group(KEYS[1], ARGV[1])
 if not about then return 0 end
@@ -248,7 +252,7 @@ if redis.REDIS_VERSION_NUM <= 0x00070204 and about['lag'] then
   if about['lag'] <= redis.call('XLEN', KEYS[1]) then return 0 end
 end
 local stream = named(redis.call('XINFO', 'STREAM', KEYS[1]))
-return trimmed_unread(KEYS[1], KEYS[2], ARGV[1], stream, about)
+return trimmed_unread(KEYS[1], KEYS[2], KEYS[3], ARGV[1], stream, about)
 """,
     when_full=True,
 )

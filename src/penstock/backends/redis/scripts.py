@@ -136,8 +136,8 @@ return {'marked', tonumber(ARGV[4]), ARGV[7]}
 )
 
 TRIM: Final = Script(
-    2,
-    """-- trim a page, never past what a group needs. KEYS stream, positions
+    3,
+    """-- trim a page, never past what a group needs. KEYS stream, positions, trimmed
 -- ARGV max events or -1, before id or '', guarded, limit, approximate
 local length = redis.call('XLEN', KEYS[1])
 local wanted = length
@@ -174,6 +174,13 @@ if ARGV[3] == '1' then
     if next and (not bound or less(next[1], bound)) then bound = next[1] end
   end
 end
+local function counted(removed)  -- so that no group takes it for lost
+  if ARGV[3] == '1' and removed > 0 then
+    local before = tonumber(redis.call('HGET', KEYS[3], 'count') or 0)
+    redis.call('HSET', KEYS[3], 'count', string.format('%.0f', before + removed))
+  end
+  return removed
+end
 local page = math.min(wanted, tonumber(ARGV[4]))
 local removed
 if bound then
@@ -181,10 +188,9 @@ if bound then
 else
   removed = redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', length - wanted, 'LIMIT', page)
 end
-if removed > 0 and wanted > page then return {removed, 1} end
-if ARGV[5] == '1' then return {removed, 0} end
+if removed > 0 and wanted > page then return {counted(removed), 1} end
 local rest = math.min(wanted - removed, 1000)
-if rest <= 0 then return {removed, 0} end
+if ARGV[5] == '1' or rest <= 0 then return {counted(removed), 0} end
 local nth = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', rest + 1)
 local target = nth[rest + 1] and nth[rest + 1][1]
 if bound and (not target or less(bound, target)) then target = bound end
@@ -194,6 +200,7 @@ if target then
 else
   exact = redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', 0)
 end
-return {removed + exact, exact > 0 and target ~= bound and wanted > removed + exact and 1 or 0}
+removed = counted(removed + exact)
+return {removed, exact > 0 and target ~= bound and wanted > removed and 1 or 0}
 """,
 )

@@ -36,7 +36,8 @@ async def _trim(link: Link, shard: Shard, limit: TrimTo) -> int:
     most = -1 if limit.max_events is None else limit.max_events
     before = "" if limit.before is None else str(limit.before)
     flags = (int(limit.acked_only), TRIMMED, int(limit.approximate))
-    keys = [stream_key(shard), Keys.of(shard).positions]
+    beside = Keys.of(shard)
+    keys = [stream_key(shard), beside.positions, beside.trimmed]
     removed, more = 0, 1
     while more:
         count, more = await link.run(TRIM, keys, most, before, *flags, verb="trim", key=keys[0])

@@ -72,7 +72,8 @@ def test_they_are_dropped_for_good(shell: Shell) -> None:
     """All, or those of one class of error."""
     done = shell("dead", "drop", "orders", "g", "--all", "--error", "KeyError", "--yes")
     assert "dropped 0 of 0 dead letters of KeyError" in done.err
-    done = shell("dead", "drop", "orders", "g", "--all", "--yes")
+    done = shell("dead", "drop", "orders", "g", "--all", "--yes", "--json")
     assert (done.code, done.err.strip()) == (0, "dropped 2 of 2 dead letters")
+    assert json.loads(done.out) == {"stream": "orders", "group": "g", "chosen": 2, "dropped": 2}
     assert objects(shell, "dead", "ls", "orders", "g") == []
     assert shell("read", "orders", "--group", "g").out == b""

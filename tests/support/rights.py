@@ -188,8 +188,8 @@ ROLES: dict[str, Role] = {
 }
 
 DOCTOR = (
-    *("client|list", "client|setname", "command|list", "config|get", "eval", "hgetall", "info"),
-    *("ping", "scan", "time", "type", "xinfo|consumers", "xinfo|groups", "xinfo|stream"),
+    *("client|list", "client|setname", "command|list", "config|get", "eval", "hgetall", "hmget"),
+    *("info", "ping", "scan", "time", "type", "xinfo|consumers", "xinfo|groups", "xinfo|stream"),
     *("xpending", "script|load"),
 )
 """What the doctor asks: of all keys, to read; what it must not ask, it says."""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
@@ -23,9 +23,13 @@ from penstock.cli.formats import renderer
 from penstock.cli.grouping import require_group
 from penstock.cli.inspecting import existing
 from penstock.cli.options import connect, json_option, tell, url_option
+from penstock.cli.progress import progress
 from penstock.cli.render import Table
 from penstock.cli.running import run
 from penstock.cli.showing import show
+
+PAGE: Final = 100
+"""Letters that are worked on at once: each holds an event, which may be large."""
 
 
 class Place(NamedTuple):
@@ -35,6 +39,16 @@ class Place(NamedTuple):
     stream: str
     group: str
     error: str | None = None
+
+
+class Change(NamedTuple):
+    """What is to be done to letters: to those of *ids*, or to *every* one."""
+
+    verb: str
+    ids: tuple[str, ...]
+    every: bool
+    yes: bool
+    as_json: bool
 
 
 @click.group()
@@ -87,6 +101,7 @@ def show_letter(stream: str, group: str, url: str | None, *, letter_id: str, as_
 @_all
 @_error
 @_yes
+@json_option
 def replay(
     stream: str,
     group: str,
@@ -96,12 +111,14 @@ def replay(
     every: bool,
     error: str | None,
     yes: bool,
+    as_json: bool,
 ) -> int:
     """Give letters back to GROUP, as if new.
 
     They come again as if they had never failed; no other group sees them.
     """
-    return run(_change("replay", Place(url, stream, group, error), ids, every=every, yes=yes))
+    wanted = Change("replay", tuple(ids), every, yes, as_json)
+    return run(_change(wanted, Place(url, stream, group, error)))
 
 
 @dead.command("drop")
@@ -110,6 +127,7 @@ def replay(
 @_all
 @_error
 @_yes
+@json_option
 def drop(
     stream: str,
     group: str,
@@ -119,9 +137,11 @@ def drop(
     every: bool,
     error: str | None,
     yes: bool,
+    as_json: bool,
 ) -> int:
     """Remove letters for good."""
-    return run(_change("drop", Place(url, stream, group, error), ids, every=every, yes=yes))
+    wanted = Change("drop", tuple(ids), every, yes, as_json)
+    return run(_change(wanted, Place(url, stream, group, error)))
 
 
 @asynccontextmanager
@@ -176,26 +196,50 @@ async def _show(place: Place, letter_id: str, as_json: bool) -> int:
     return 0
 
 
-async def _change(verb: str, place: Place, ids: Sequence[str], *, every: bool, yes: bool) -> int:
-    if bool(ids) == every or (ids and place.error is not None):
+async def _change(wanted: Change, place: Place) -> int:
+    verb = wanted.verb
+    if bool(wanted.ids) == wanted.every or (wanted.ids and place.error is not None):
         raise ConfigError(f"dead {verb} takes either the ids of letters, or --all (and --error)")
     async with _opened(place) as letters:
-        if ids:
-            chosen = [await _get(letters, one, place.group) for one in dict.fromkeys(ids)]
-        else:
-            chosen = [one async for one in letters if place.error in (None, one.error)]
-        what = f"{len(chosen)} dead letter{'' if len(chosen) == 1 else 's'}{_of(place.error)}"
-        if chosen and not yes:
+        if wanted.ids:
+            chosen = [await _get(letters, one, place.group) for one in dict.fromkeys(wanted.ids)]
+            there = {(one.shard, one.id) for one in chosen}
+        else:  # not the letters themselves: they may be more than memory has room for
+            there = {
+                (one.shard, one.id) async for one in letters if place.error in (None, one.error)
+            }
+            chosen = None
+        what = f"{len(there)} dead letter{'' if len(there) == 1 else 's'}{_of(place.error)}"
+        if there and not wanted.yes:
             _ask(f"{verb} {what} of group {place.group!r} of {place.stream!r}?", verb)
-        done = await (letters.replay if verb == "replay" else letters.drop)(chosen)
-        tell(f"{'replayed' if verb == 'replay' else 'dropped'} {done} of {what}")
+        act = letters.replay if verb == "replay" else letters.drop
+        done = await act(chosen) if chosen is not None else await _in_pages(letters, there, act)
+        past = "replayed" if verb == "replay" else "dropped"
+        tell(f"{past} {done} of {what}")
+        if wanted.as_json:
+            about = {"stream": place.stream, "group": place.group, "chosen": len(there), past: done}
+            sys.stdout.write(render.as_json([about]))
     return 0
+
+
+async def _in_pages(letters: DeadLetters[Any], there: set[Any], act: Any) -> int:
+    """Do it to those that were *there*, and not to those that come meanwhile."""
+    done, page = 0, list[DeadLetter[Any]]()
+    with progress("letters", len(there), shown=True) as bar:
+        async for letter in letters:
+            if (letter.shard, letter.id) in there:
+                page.append(letter)
+            if len(page) >= PAGE:
+                done += await act(page)
+                bar.advance(len(page), len(page))
+                page = []
+        return done + await act(page)
 
 
 def _ask(question: str, verb: str) -> None:
     if not sys.stdin.isatty():
         raise ConfigError(f"dead {verb} must be told --yes where nobody can be asked")
-    click.confirm(question, abort=True, err=True)
+    click.confirm(render.visible(question), abort=True, err=True)
 
 
 async def _get(letters: DeadLetters[Any], text: str, group: str) -> DeadLetter[Any]:

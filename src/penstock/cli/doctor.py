@@ -161,7 +161,7 @@ async def _streams(client: Client, names: Sequence[str], idle: float) -> AsyncIt
     try:
         if not keys:
             keys, more = await _all_keys(redis)
-        seen = [await survey.look(redis, key, idle) for key in keys]
+        seen, refused = await _look_at(redis, keys, idle)
         seen = await _alive_or_not(redis, seen)
         now = int(
             sum(part * 10**power for part, power in zip(await redis.time(), (6, 0), strict=True))
@@ -170,6 +170,9 @@ async def _streams(client: Client, names: Sequence[str], idle: float) -> AsyncIt
         text = f"streams cannot be looked at: {error}"
         yield Finding("warn", "rights", "streams", text)
         return
+    for key, error in list(refused.items())[:1]:
+        text = f"{len(refused)} cannot be looked at, {key!r} among them: {error}"
+        yield Finding("warn", "rights", "streams", text)
     for one in seen:
         if one.kind != "none":
             for finding in doctor_streams.of_stream(one, now // 1000, idle):
@@ -181,6 +184,34 @@ async def _streams(client: Client, names: Sequence[str], idle: float) -> AsyncIt
     there = sum(one.kind == "stream" for one in seen)
     shown = f"the first {there} were looked at: name others" if more else f"{there} looked at"
     yield Finding("warn" if more else "ok", "streams", "", shown if there else "none yet")
+
+
+async def _look_at(
+    redis: Any, keys: Sequence[str], idle: float
+) -> tuple[list[Seen], dict[str, Exception]]:
+    """What can be looked at; and what cannot, with why. One that is refused hides no other."""
+    seen: list[Seen] = []
+    refused: dict[str, Exception] = {}
+    for key in keys:
+        try:
+            seen.append(await survey.look(redis, key, idle))
+        except Exception as error:  # noqa: BLE001 - redis-py's own; whatever it is, it is said
+            await redis.ping()  # a server that is away ends it all
+            if survey.is_gone(error):
+                seen.append(await _looked_at_again(redis, key, idle))
+            else:
+                refused[key] = error
+    return seen, refused
+
+
+async def _looked_at_again(redis: Any, key: str, idle: float) -> Seen:
+    """A stream that changed while it was looked at; one that does so again counts as removed."""
+    try:
+        return await survey.look(redis, key, idle)
+    except Exception as error:
+        if survey.is_gone(error):
+            return Seen(key, "none")
+        raise
 
 
 async def _all_keys(redis: Any) -> tuple[list[str], bool]:

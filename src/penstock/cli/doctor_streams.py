@@ -87,8 +87,7 @@ def _group(seen: Seen, group: Group, idle: float) -> Iterator[Finding]:
         text = f"{_count(group.lag)} wait, and nobody reads: start a consumer, or delete the group"
         yield Finding("warn", "no-consumers", about, text)
     elif (group.lag or 0) >= LAGGING:
-        text = f"{group.lag:,} events behind: add members, or see what holds them up"
-        yield Finding("warn", "lagging", about, text)
+        yield _lagging(about, group.lag or 0)
     if group.pending >= MANY_PENDING:
         text = f"{group.pending:,} entries are pending: taken and not acked, and each costs memory"
         yield Finding("warn", "pending-growth", about, text)
@@ -107,14 +106,21 @@ def _shared(seen: Seen, group: Sharing, now: float) -> Iterator[Finding]:
     about = f"{seen.key}/{group.name}"
     living = [beat for beat in group.beats.values() if is_beating(beat, now)]
     if not living:
-        text = f"{_count(None)} wait, and nobody reads: start a member, or delete the group"
+        text = f"{_count(group.lag)} wait, and nobody reads: start a member, or delete the group"
         yield Finding("warn", "no-consumers", about, text)
     elif all(is_resting(beat) for beat in living):
         text = (
-            f"{_count(None)} wait, and the programs of all {len(living)} members hang: none has "
-            f"asked for an event, or settled one, for its `hold`"
+            f"{_count(group.lag)} wait, and the programs of all {len(living)} members hang: none "
+            f"has asked for an event, or settled one, for its `hold`"
         )
         yield Finding("warn", "all-resting", about, text)
+    elif (group.lag or 0) >= LAGGING:
+        yield _lagging(about, group.lag or 0)
+
+
+def _lagging(about: str, lag: int) -> Finding:
+    text = f"{lag:,} events behind: add members, or see what holds them up"
+    return Finding("warn", "lagging", about, text)
 
 
 def _stranded(about: str, group: Group, idle: float) -> Iterator[Finding]:

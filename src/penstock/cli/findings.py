@@ -38,7 +38,11 @@ def exit_code(findings: Sequence[Finding], *, strict: bool) -> int:
 
 
 def show(findings: Sequence[Finding], *, as_json: bool) -> None:
-    """Print all."""
+    """Print all; names in them are others' words, and shown as `render.visible` shows them."""
+    findings = [
+        one._replace(about=render.visible(one.about), text=render.visible(one.text))
+        for one in findings
+    ]
     table = render.Table(("verdict", "check", "about", "text"), findings)
     if as_json:
         sys.stdout.write(render.as_json(render.objects_of(table)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -23,11 +23,50 @@ from penstock.cli.running import run
 from penstock.cli.showing import Shown, show, watch
 from penstock.event import OLDEST, Start
 from penstock.ports import GroupInfo
+from penstock.streams.names import check_label
 
 _EVERY = click.FloatRange(min=0.1)
 _watch = click.option(
     "--watch", type=_EVERY, is_flag=False, flag_value=1.0, metavar="SECONDS", help="Look again."
 )
+
+
+class Change(NamedTuple):
+    """What is to be done to one group of a stream."""
+
+    url: str | None
+    stream: str
+    start: Start
+    said: str
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+    def done(self, change: str, group: str, infos: Sequence[GroupInfo] = ()) -> int:
+        """Say what was done, or would be; as JSON with where the group stood before, by shard."""
+        would, past, where = _SAID[change]
+        whom = f"group {group!r} of {self.stream!r}{where and f' {where} {self.said}'}"
+        tell(f"would {would} {whom}" if self.dry_run else f"{past} {whom}")
+        if self.as_json:
+            stood = render.objects_of(render.groups_table(infos, shards=True))
+            shown = {
+                "stream": self.stream,
+                "group": group,
+                "change": change,
+                "start": self.said if where else None,
+                "done": not self.dry_run,
+                "before": [{k: v for k, v in one.items() if k != "group"} for one in stood],
+            }
+            sys.stdout.write(render.as_json([shown]))
+        return 0
+
+
+_SAID: Final = {
+    "create": ("make", "made", "at"),
+    "reset": ("set", "set", "to"),
+    "delete": ("remove", "removed", ""),
+}
+"""Of each change: what would be done, what was, and what stands before its start."""
 
 
 @click.command()
@@ -65,14 +104,15 @@ def groups(
     if start is not None and create is None and reset is None:
         raise ConfigError("--start goes with --create or --reset")
     begin = OLDEST if start is None else parse_start(start)
+    wanted = Change(url, stream, begin, start or "oldest", dry_run, yes, as_json)
     if create is not None:
-        return run(_create(url, stream, create, begin, dry_run))
+        return run(_create(wanted, create))
     if reset is not None:
         if start is None:
             raise ConfigError("--reset must be told --start: oldest, newest, a position or a time")
-        return run(_reset(url, stream, reset, begin, dry_run, yes))
+        return run(_reset(wanted, reset))
     if delete is not None:
-        return run(_delete(url, stream, delete, dry_run, yes))
+        return run(_delete(wanted, delete))
     return run(_list(url, stream, watch, as_json))
 
 
@@ -180,56 +220,53 @@ async def _once_or_again(look: Any, every: float | None, as_json: bool) -> None:
         tell(shown.remark)
 
 
-async def _create(url: str | None, name: str, group: str, start: Start, dry_run: bool) -> int:
-    async with connect(url) as client:
-        stream = await existing(client, name)
+async def _create(wanted: Change, group: str) -> int:
+    async with connect(wanted.url) as client:
+        stream = await existing(client, wanted.stream)
         if any(one.name == group for one in await stream.groups()):
-            raise ConfigError(f"stream {name!r} has a group {group!r} already; --reset moves it")
-        if dry_run:
-            tell(f"would make group {group!r} of {name!r} at {start}")
-            return 0
-        await stream.create_group(group, start)
-        tell(f"made group {group!r} of {name!r} at {start}")
-    return 0
+            raise ConfigError(
+                f"stream {wanted.stream!r} has a group {group!r} already; --reset moves it"
+            )
+        check_label("group", group)
+        if not wanted.dry_run:
+            await stream.create_group(group, wanted.start)
+        return wanted.done("create", group)
 
 
-async def _reset(  # noqa: PLR0917
-    url: str | None, name: str, group: str, start: Start, dry_run: bool, yes: bool
-) -> int:
-    async with connect(url) as client:
-        stream = await existing(client, name)
+async def _reset(wanted: Change, group: str) -> int:
+    async with connect(wanted.url) as client:
+        stream = await existing(client, wanted.stream)
         infos = await require_group(stream, group)
         _tell_where(infos)
-        if living := [one.name for info in infos for one in info.members if one.beating]:
+        if living := sorted({one.name for info in infos for one in info.members if one.beating}):
+            more = ", …" if len(living) > 3 else ""
             raise ConfigError(
                 f"group {group!r} can be set back when no member lives, and {len(living)} do "
-                f"({', '.join(sorted(set(living))[:3])}, …); stop them first"
+                f"({', '.join(living[:3])}{more}); stop them first"
             )
-        if dry_run:
-            tell(f"would set group {group!r} of {name!r} to {start}")
-            return 0
-        if not yes:
-            _ask(f"set group {group!r} of {name!r} to {start}; what is pending is forgotten?")
-        await stream.reset_group(group, start)
-        tell(f"set group {group!r} of {name!r} to {start}")
-    return 0
+        if not wanted.dry_run:
+            _ask(
+                f"set group {group!r} of {wanted.stream!r} to {wanted.said}; what is pending is "
+                f"forgotten?",
+                wanted.yes,
+            )
+            if silent := sum(one.beating is False for info in infos for one in info.members):
+                tell(f"watching for up to a lease that {silent} silent members are dead")
+            await stream.reset_group(group, wanted.start)
+        return wanted.done("reset", group, infos)
 
 
-async def _delete(url: str | None, name: str, group: str, dry_run: bool, yes: bool) -> int:
-    async with connect(url) as client:
-        stream = await existing(client, name)
+async def _delete(wanted: Change, group: str) -> int:
+    async with connect(wanted.url) as client:
+        stream = await existing(client, wanted.stream)
         infos = await require_group(stream, group)
         _tell_where(infos)
         if any(one.beating for info in infos for one in info.members):
             warn(f"group {group!r} has members that live: they will make it anew")
-        if dry_run:
-            tell(f"would remove group {group!r} of {name!r}")
-            return 0
-        if not yes:
-            _ask(f"remove group {group!r} of {name!r}, with its dead letters?")
-        await stream.drop_group(group)
-        tell(f"removed group {group!r} of {name!r}")
-    return 0
+        if not wanted.dry_run:
+            _ask(f"remove group {group!r} of {wanted.stream!r}, with its dead letters?", wanted.yes)
+            await stream.drop_group(group)
+        return wanted.done("delete", group, infos)
 
 
 async def require_group(stream: Stream[Any], group: str) -> list[GroupInfo]:
@@ -255,10 +292,12 @@ def _tell_where(infos: Sequence[GroupInfo]) -> None:
         )
 
 
-def _ask(question: str) -> None:
+def _ask(question: str, yes: bool) -> None:
+    if yes:
+        return
     if not sys.stdin.isatty():
         raise ConfigError("groups must be told --yes where nobody can be asked")
-    click.confirm(question, abort=True, err=True)
+    click.confirm(render.visible(question), abort=True, err=True)
 
 
 async def _groups_of(client: Client, name: str, group: str | None) -> list[GroupInfo]:

@@ -13,6 +13,7 @@ import click
 
 import penstock
 from penstock import Client, Signal
+from penstock.cli.render import visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,17 +50,17 @@ def complain(message: str, *, as_it_is: bool = False) -> None:
     """Say on stderr what went wrong; *as_it_is*: it is about a program, not about options."""
     for word, ours in _WORDS.items():
         message = message if as_it_is else message.replace(word, ours)
-    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+    click.echo(click.style("error: ", fg="red", bold=True) + visible(message, keep="\n"), err=True)
 
 
 def warn(message: str) -> None:
     """Say on stderr what may be wrong."""
-    click.echo(click.style("warning: ", fg="yellow") + message, err=True)
+    click.echo(click.style("warning: ", fg="yellow") + visible(message, keep="\n"), err=True)
 
 
 def tell(message: str) -> None:
     """Say something on stderr that is neither."""
-    click.echo(message, err=True)
+    click.echo(visible(message, keep="\n"), err=True)
 
 
 def events(count: int) -> str:

@@ -4,13 +4,16 @@ Does        turn what the API says about streams, groups and events into rows, a
             the reader can use: a table on a terminal, tabs in a pipe, JSON where asked for.
 Does not    ask a server anything.
 Invariants  1. the same rows, whichever way they are shown; plain text and JSON never round.
+            2. names and errors are others' words: what they hold of control characters is shown as
+               `visible` shows it, and moves no cursor; a line stays a line, a column a column.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -144,9 +147,19 @@ def objects_of(table: Table) -> list[dict[str, Any]]:
     return [dict(zip(table.headings, row, strict=True)) for row in table.rows]
 
 
+def visible(text: str, *, keep: str = "") -> str:
+    """*text* with what is not printable as a backslash and what it is; but for what is in *keep*.
+
+    So no name can colour, move or clear a terminal, or look like another line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)
+
+
 def as_json(objects: Sequence[Mapping[str, Any]]) -> str:
-    """An object a line."""
-    return "".join(msgspec.json.encode(one).decode() + "\n" for one in objects)
+    """An object a line; bytes that are no UTF-8 are ``{"base64": "…"}``, as `read` prints them."""
+    return "".join(_encoded(one) + "\n" for one in objects)
 
 
 def as_plain(table: Table) -> str:
@@ -194,6 +207,12 @@ def _without_shard(table: Table, groups: Sequence[GroupInfo], keep: bool) -> Tab
     )
 
 
+def _escaped(one: str) -> str:
+    if "\udc80" <= one <= "\udcff":  # a byte that is no UTF-8, by surrogateescape
+        return f"\\x{ord(one) - 0xDC00:02x}"
+    return one.encode("unicode_escape").decode()
+
+
 def _heading(name: str) -> str:
     return name.replace("_s", " (s)") if name.endswith("_s") else name.replace("_", " ")
 
@@ -207,7 +226,34 @@ def _pretty(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    return "-" if value is None else str(value)
+    return "-" if value is None else visible(str(value))
+
+
+def _encoded(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:  # names that are no UTF-8 came by surrogateescape
+        return msgspec.json.encode(_encodable(value)).decode()
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        named = cast("Mapping[str, Any]", value)
+        return {name: _encodable(item) for name, item in named.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encodable(item) for item in cast("Sequence[Any]", value)]
+    if isinstance(value, str) and not value.isascii():
+        raw = value.encode("utf-8", "surrogateescape")
+        return value if _is_text(raw) else {"base64": base64.b64encode(raw).decode()}
+    return value
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _position(positions: Sequence[Position | None]) -> str | None:

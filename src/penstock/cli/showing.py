@@ -54,10 +54,11 @@ async def watch(look: Callable[[], Awaitable[Shown]], every: float, as_json: boo
             await asyncio.sleep(every)
     from rich.console import Group as Together
     from rich.live import Live
+    from rich.text import Text
 
     with Live(auto_refresh=False) as live:
         while True:
             shown = await look()
             tables = [render.as_rich(table) for table in shown.tables if table.rows]
-            live.update(Together(*tables, shown.remark), refresh=True)
+            live.update(Together(*tables, Text(render.visible(shown.remark))), refresh=True)
             await asyncio.sleep(every)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from penstock.backends.redis.keys import PARKED, Keys
+from penstock.backends.redis.keys import PARKED, Keys, as_stored
 
 SCAN: Final = 1000
 """Keys that one SCAN looks at: under a millisecond of the server's time."""
@@ -50,10 +50,14 @@ class Group(NamedTuple):
 
 
 class Sharing(NamedTuple):
-    """A group that shares shards, in one of them: up to where it has committed, and who beats."""
+    """A group that shares shards, in one of them: up to where it has committed, and who beats.
+
+    `lag` counts from the last page that was committed whole, so it is a page too much at most.
+    """
 
     name: str
     last: Id
+    lag: int | None
     beats: Mapping[str, str]
 
 
@@ -86,56 +90,73 @@ async def marked_keys(redis: Any) -> AsyncIterator[str]:
 
 async def look(redis: Any, key: str, idle: float) -> Seen:
     """One stream with its groups; entries pending for *idle* seconds count as old."""
-    kind = _text(await redis.type(key))
+    raw = as_stored(key)
+    kind = _text(await redis.type(raw))
     if kind != "stream":
         return Seen(key, kind)
     keys = Keys(key)
-    info = await redis.xinfo_stream(key)
-    marks = _decoded(await redis.hgetall(keys.meta))
+    info = await redis.xinfo_stream(raw)
+    marks = await _hash(redis, keys.meta)
     first = info.get("first-entry")
+    length, added = int(info["length"]), info.get("entries-added")
+    groups = [await _group(redis, keys, about, idle) for about in await redis.xinfo_groups(raw)]
+    shards = int(marks.get("shards", 1))
     return Seen(
         key,
         kind,
-        length=int(info["length"]),
-        added=info.get("entries-added"),
+        length=length,
+        added=added,
         first=_id(first[0]) if first and first[0] is not None else None,
         last=_id(info["last-generated-id"]),
         marks=marks,
-        groups=[await _group(redis, keys, about, idle) for about in await redis.xinfo_groups(key)],
-        sharing=await _sharing(redis, key, int(marks.get("shards", 1))),
+        groups=groups,
+        sharing=await _sharing(redis, key, shards, added, length),
     )
 
 
 async def beats_of(redis: Any, key: str, group: str) -> Mapping[str, str]:
     """The heartbeats of a group's members, by name."""
-    return _decoded(await redis.hgetall(Keys(key).beats(group)))
+    return await _hash(redis, Keys(key).beats(group))
 
 
-async def _sharing(redis: Any, key: str, shards: int) -> list[Sharing]:
+def is_gone(error: Exception) -> bool:
+    """Whether a stream or a group was removed between two questions about it."""
+    said = str(error)
+    return "no such key" in said.lower() or said.startswith("NOGROUP")
+
+
+async def _sharing(
+    redis: Any, key: str, shards: int, added: int | None, length: int
+) -> list[Sharing]:
     """The groups that share this shard with others; their members are listed under the stream."""
-    base = Keys(key.rpartition(":")[0] if shards > 1 else key)
-    positions = _decoded(await redis.hgetall(Keys(key).positions))
-    return [
-        Sharing(name, _id(last), _decoded(await redis.hgetall(base.roster(name))))
-        for name, last in positions.items()
-    ]
+    keys, base = Keys(key), Keys(key.rpartition(":")[0] if shards > 1 else key)
+    found: list[Sharing] = []
+    for name, last in (await _hash(redis, keys.positions)).items():
+        beats = await _hash(redis, base.roster(name))
+        (count,) = await redis.hmget(as_stored(keys.share(name)), ["count"])
+        lag = None
+        if count is not None and added is not None:
+            lag = added - max(int(count), added - length)
+        found.append(Sharing(name, _id(last), lag, beats))
+    return found
 
 
 async def _group(redis: Any, keys: Keys, about: Mapping[str, Any], idle: float) -> Group:
-    name = _text(about["name"])
+    raw, stream = about["name"], as_stored(keys.stream)
+    name = _text(raw)
     beats = await beats_of(redis, keys.stream, name)
     consumers = [
         Consumer(
             _text(one["name"]), one["pending"], one["idle"] / 1000, beats.get(_text(one["name"]))
         )
-        for one in await redis.xinfo_consumers(keys.stream, name)
+        for one in await redis.xinfo_consumers(stream, raw)
     ]
     old: dict[str, int] = {}
     lowest = None
     if about["pending"]:
-        summary = await redis.xpending(keys.stream, name)
+        summary = await redis.xpending(stream, raw)
         lowest = _id(summary["min"]) if summary["min"] is not None else None
-        page = await redis.xpending_range(keys.stream, name, "-", "+", PAGE, idle=int(idle * 1000))
+        page = await redis.xpending_range(stream, raw, "-", "+", PAGE, idle=int(idle * 1000))
         for one in page:
             owner = _text(one["consumer"])
             old[owner] = old.get(owner, 0) + 1
@@ -174,5 +195,6 @@ def _text(raw: Any) -> str:
     return raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else str(raw)
 
 
-def _decoded(flat: Mapping[Any, Any]) -> dict[str, str]:
+async def _hash(redis: Any, key: str) -> dict[str, str]:
+    flat: Mapping[Any, Any] = await redis.hgetall(as_stored(key))
     return {_text(name): _text(value) for name, value in flat.items()}

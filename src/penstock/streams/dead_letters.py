@@ -114,9 +114,11 @@ class DeadLetters(Generic[T]):
         return await self._each(letters, "drop_letters")
 
     async def _each(self, letters: Iterable[DeadLetter[T]] | None, verb: str) -> int:
-        given = [letter async for letter in self] if letters is None else list(letters)
         by_shard: dict[Shard, list[Position]] = {}
-        for letter in given:
+        if letters is None:  # their ids alone: what they hold may be more than memory has room for
+            async for letter in self:
+                by_shard.setdefault(letter.shard, []).append(letter.id)
+        for letter in letters or ():
             if letter.group != self._group or letter.event.stream != self._stream.name:
                 raise ConfigError(
                     f"a letter must be one of group {self._group!r} of {self._stream.name!r}, "

@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped, refused
-from penstock.backends.redis.keys import stream_key
+from penstock.backends.redis.keys import as_stored, stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, pages
 from penstock.backends.redis.wire import Arg
@@ -198,7 +198,7 @@ class RedisCursor:
     def _pages(self, asked: _Asked, reply: Any) -> list[Page]:
         """The pages of a reply, but for those of places that were moved, and beyond the limit."""
         self._asked = None
-        found = pages(reply, {stream_key(shard).encode(): shard for shard in asked.after})
+        found = pages(reply, {as_stored(stream_key(shard)): shard for shard in asked.after})
         self._count(asked, {page.shard: len(page.entries) for page in found})
         good: list[Page] = []
         left = asked.limit

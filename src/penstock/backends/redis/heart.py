@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from penstock.backends.redis.control import close_sync, sync_client
 from penstock.backends.redis.group_scripts import BEAT
+from penstock.backends.redis.keys import as_stored
 from penstock.backends.redis.link import Address
 from penstock.clock import Backoff, Clock
 from penstock.rules.leases import BeatGuard
@@ -173,6 +174,6 @@ class Heart:
     def _pipeline(client: redis.Redis, pulses: list[Pulse]) -> list[Any]:
         pipeline = cast("Any", client).pipeline(transaction=False)
         for pulse in pulses:
-            args = (pulse.member, pulse.incarnation, pulse.counter, pulse.said)
-            pipeline.evalsha(BEAT.sha, 1, pulse.key, *args)
+            args = (as_stored(pulse.member), pulse.incarnation, pulse.counter, pulse.said)
+            pipeline.evalsha(BEAT.sha, 1, as_stored(pulse.key), *args)
         return pipeline.execute(raise_on_error=False)

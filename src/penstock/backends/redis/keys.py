@@ -143,6 +143,11 @@ def stream_key(shard: Shard) -> str:
     return shard.stream if shard.of == 1 else f"{shard.stream}:{shard.index}"
 
 
+def as_stored(name: str) -> bytes:
+    """The bytes of a key or a name; those that are no UTF-8 came in by surrogateescape."""
+    return name.encode("utf-8", "surrogateescape")
+
+
 def hash_tag(key: str) -> str:
     """The part of *key* that decides its slot, as Redis Cluster does.
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped
 from penstock.backends.redis.joining import Replays, join_replay, new_incarnation, take_names
-from penstock.backends.redis.keys import Keys, stream_key
+from penstock.backends.redis.keys import Keys, as_stored, stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.outcomes import Outcomes
 from penstock.backends.redis.pulses import Pulses
@@ -55,7 +55,7 @@ class RedisMember:
         self._groups = groups
         self._link = groups.link
         self._own = own
-        self._shards = {stream_key(shard).encode(): shard for shard in shards}
+        self._shards = {as_stored(stream_key(shard)): shard for shard in shards}
         self._keys = {shard: Keys.of(shard) for shard in shards}
         self._group = group
         self._name = name
@@ -336,7 +336,7 @@ class RedisMember:
     def _sit(self, shard: Shard, *, used: bool) -> None:
         """Be a member of one more shard; *used*: it may have pending events under our name."""
         self._keys[shard] = keys = Keys.of(shard, self._group)
-        self._shards[keys.stream.encode()] = shard
+        self._shards[as_stored(keys.stream)] = shard
         self._takeovers.add(shard, used=used)
         self._pulses.add(shard, keys.beats(self._group), self._incarnation)
 
@@ -344,7 +344,7 @@ class RedisMember:
         """Be a member of one shard less; its keys, if it was one."""
         if (keys := self._keys.pop(shard, None)) is None:
             return None
-        del self._shards[keys.stream.encode()]
+        del self._shards[as_stored(keys.stream)]
         self._pulses.remove(shard)
         self._takeovers.remove(shard)
         return keys

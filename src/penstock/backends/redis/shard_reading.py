@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from penstock.backends.redis.cursor import BLOCK, GRACE
 from penstock.backends.redis.edge import ConnectionLost, ReplyError
+from penstock.backends.redis.keys import as_stored
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, position_or_none
 from penstock.backends.redis.wire import Wire
@@ -40,7 +41,7 @@ class Place:
     """Where one log stands: a shard's, or its replay log."""
 
     def __init__(self, key: str, shard: Shard, epoch: int, after: bytes, unread: Unread) -> None:
-        self.key = key.encode()
+        self.key = as_stored(key)
         self.shard = shard
         self.epoch = epoch
         self.after = after

@@ -129,6 +129,11 @@ Observer = Callable[[Signal], None]
 """Takes each signal as it happens; must not wait."""
 
 
+def counted(count: int) -> str:
+    """``1 event``, ``2 events``: for messages."""
+    return f"{count} event{'' if count == 1 else 's'}"
+
+
 class GroupStatistics(NamedTuple):
     """A member at one moment; events since it joined.
 

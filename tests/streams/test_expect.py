@@ -22,7 +22,7 @@ async def test_only_the_expected_position_is_built_upon(client: Client) -> None:
     (won,) = [one for one in outcomes if isinstance(one, Position)]
     lost = [one for one in outcomes if isinstance(one, ConflictError)]
     assert [error.position for error in lost] == [won] * 9
-    with pytest.raises(ConflictError, match="expected at none"):
+    with pytest.raises(ConflictError, match="expected to be none"):
         await stream.append({"n": 99}, expect="empty")
     assert len(await everything(stream)) == 2
 

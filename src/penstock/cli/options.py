@@ -14,6 +14,7 @@ import click
 import penstock
 from penstock import Client, Signal
 from penstock.cli.render import visible
+from penstock.signals import counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +23,9 @@ _WORDS: Final = {
     "connect(url)": "--url",
 }
 """What a message of the API names, and what it is called here."""
+
+
+events: Final = counted
 
 
 def url_option(command: F) -> F:
@@ -61,11 +65,6 @@ def warn(message: str) -> None:
 def tell(message: str) -> None:
     """Say something on stderr that is neither."""
     click.echo(visible(message, keep="\n"), err=True)
-
-
-def events(count: int) -> str:
-    """``1 event``, ``2 events``."""
-    return f"{count} event{'' if count == 1 else 's'}"
 
 
 def _on_signal(signal: Signal) -> None:

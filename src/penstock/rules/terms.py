@@ -84,7 +84,7 @@ def other_content(stream: str, id: str, position: Position | None) -> ConflictEr
 def not_newest(stream: str, expect: Position | None, newest: Position | None) -> ConflictError:
     """The error of an expectation that does not hold."""
     return ConflictError(
-        f"the newest event of {stream!r} was expected at {_place(expect)} and is at "
+        f"the newest position of {stream!r} was expected to be {_place(expect)} and is "
         f"{_place(newest)}; nothing was stored; read what came, and decide anew",
         position=newest,
     )

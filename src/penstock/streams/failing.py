@@ -19,7 +19,7 @@ from penstock.event import Event
 from penstock.rules.breaker import Breaker
 from penstock.rules.fates import Failure, fate, is_about, name_of, reason_of
 from penstock.rules.ledger import Ledger
-from penstock.signals import Kind
+from penstock.signals import Kind, counted
 from penstock.streams.group_options import GroupOptions
 from penstock.streams.settling import Settling
 
@@ -155,10 +155,10 @@ class Failures:
         why = kind or reason[:_REASON] or "no reason given"  # an error may quote the event
         stream, group = events[0].stream, f"group {self._group!r}"
         if given_up:
-            text = f"{given_up} events of {group} went to its dead letters: {why}"
+            text = f"{counted(given_up)} of {group} went to its dead letters: {why}"
             self._tell("dead-lettered", text, stream, given_up)
         if rest := len(events) - given_up:
-            self._tell("nacked", f"{rest} events of {group} failed: {why}", stream, rest)
+            self._tell("nacked", f"{counted(rest)} of {group} failed: {why}", stream, rest)
 
     def _open_or_not(self, event: Event[Any], *, rejected: bool) -> None:
         """Count a failure in a row; a handler that rejects an event works."""
@@ -179,9 +179,7 @@ class Failures:
 
     def _count_undecodable(self, events: Sequence[Event[Any]]) -> None:
         self.undecodable += len(events)
-        text = (
-            f"{len(events)} events of group {self._group!r} are not what the stream's codec reads"
-        )
+        text = f"the codec cannot read {counted(len(events))} of group {self._group!r}"
         self._tell("undecodable", text, events[0].stream, len(events))
 
     def _await(self, events: Iterable[Event[Any]], delay: float) -> None:

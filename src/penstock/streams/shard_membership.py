@@ -28,6 +28,7 @@ from penstock.errors import (
 from penstock.event import Event
 from penstock.ports import MemberOptions, PendingInfo
 from penstock.rules.fates import Failure, is_about, name_of, reason_of
+from penstock.signals import counted
 from penstock.streams.group_questions import lag_of
 from penstock.streams.inbox import Inbox
 from penstock.streams.membership import LEAVING
@@ -146,7 +147,7 @@ class ShardMembership(ShardWatching[T]):
         guilty = [event for event in several if is_about(error, event.stream, str(event.position))]
         if guilty:  # it is known which of them it was
             self._undecodable += len(guilty)
-            text = f"{len(guilty)} events of group {self._group!r} are not what the codec reads"
+            text = f"the codec cannot read {counted(len(guilty))} of group {self._group!r}"
             self.signal("undecodable", text, guilty[0].stream, len(guilty))
             self._give_back([event for event in several if event not in guilty], 0.0)
         final = bool(guilty) or isinstance(error, Reject)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from penstock.errors import LeaseLost
 from penstock.event import Event
 from penstock.rules.fates import Failure, fate
+from penstock.signals import counted
 from penstock.streams.shard_shelf import ShardShelf
 from penstock.streams.stream_share import set_within
 
@@ -181,10 +182,10 @@ class ShardWatching(ShardShelf[T]):
         stream, group = events[0].stream, f"group {self._group!r}"
         if given_up:
             self._send.set()
-            text = f"{given_up} events of {group} went to its dead letters: {why}"
+            text = f"{counted(given_up)} of {group} went to its dead letters: {why}"
             self.signal("dead-lettered", text, stream, given_up)
         if rest := len(events) - given_up:
-            self.signal("nacked", f"{rest} events of {group} failed: {why}", stream, rest)
+            self.signal("nacked", f"{counted(rest)} of {group} failed: {why}", stream, rest)
 
     def _count(self, event: Event[T], now: float, *, rejected: bool) -> None:
         """A failure in a row may open the breaker; a handler that rejects an event works."""

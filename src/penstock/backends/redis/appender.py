@@ -231,7 +231,7 @@ class RedisAppender:
                 return "refused"
             if status != "absent":
                 return status
-            error = ReplyError(f"NOGROUP no such key {self._keys.stream!r}; it must exist")
+            error = ReplyError(f"NOGROUP no such stream {self._keys.stream!r}; it must exist")
         if not self._rules.trouble:
             self._cause = refused(error, verb="append to", key=self._keys.stream)
         return "retry" if error.code in RETRY else "refused"

@@ -28,7 +28,7 @@ from penstock.errors import BackendError, NotFound
 from penstock.event import Shard
 from penstock.ports import GroupVanished, MemberOptions, Page
 from penstock.rules.leases import STRUCK, LeaseWatch
-from penstock.signals import Kind
+from penstock.signals import Kind, counted
 
 if TYPE_CHECKING:
     from penstock.backends.redis.groups import RedisGroups
@@ -360,7 +360,7 @@ class Takeovers:
         ):
             message = (
                 f"member {claim.owner!r} stopped beating; {self._name!r} took over "
-                f"{taken} events of it"
+                f"{counted(taken)} of it"
             )
             self._signal("member-taken-over", message, claim.shard, taken)
 

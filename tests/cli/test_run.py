@@ -35,6 +35,17 @@ other = 7
 empty = penstock.App()
 """
 
+FATAL = """
+import os, penstock
+app = penstock.App()
+
+@app.on("orders", group="billing", lease=0.3)
+async def bill(order: dict[str, str]) -> None:
+    if not os.path.exists("died"):
+        open("died", "w").close()
+        os._exit(0)
+"""
+
 
 class Shop:
     """A directory with a module to run, and what its handlers have logged."""
@@ -46,6 +57,8 @@ class Shop:
         self.lease = 0.5
         (directory / "shop.py").write_text(SHOP)
         (directory / "broken.py").write_text("import penstock\nraise RuntimeError('half made')\n")
+        (directory / "leaving.py").write_text("import sys\nsys.exit(0)\n")
+        (directory / "fatal.py").write_text(FATAL)
         (directory / "needy.py").write_text("import no_such_package\n")
         (directory / "crashing.py").write_text(
             "import os, penstock\napp = penstock.App()\nos._exit(3)\n"
@@ -239,6 +252,33 @@ def test_a_crash_loop_is_given_up(shop: Shop) -> None:
     assert "died 5 times in a row" in done.err
 
 
+def test_a_worker_that_leaves_without_a_word_starts_again(shop: Shop, stored: Any) -> None:
+    """An exit code of 0 is that of whatever called `os._exit`, not the App's end."""
+    fill(stored, 3)
+    with shop.running("fatal", "--processes", "1") as process:
+        wait_until(lambda: len(shop.workers()) == 2)
+        wait_until(lambda: stored.xinfo_groups("orders")[0]["lag"] == 0 and not pending(stored))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert "left with exit code 0 before its App had ended; it starts again" in shop.said
+
+
+def test_standard_streams_that_are_closed_are_nobodys_connection(shop: Shop, stored: Any) -> None:
+    """A supervisor may close them; a connection would get the number, and what is printed there."""
+    fill(stored, 3)
+    closed = [*shop._command(("shop",)), "<&-", ">&-", "2>&-"]
+    process = subprocess.Popen(
+        ["sh", "-c", f"exec {' '.join(closed)}"], cwd=shop.directory, env=shop._environment()
+    )
+    try:
+        wait_until(lambda: shop.ended() == {0, 1, 2})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_second_signal_ends_all_processes(shop: Shop, stored: Any) -> None:
     """The parent waits for the hand-back, a moment, and not for the calls."""
     fill(stored, 20, takes=60)
@@ -287,10 +327,12 @@ def test_what_to_run_is_found_or_it_is_said_why_not(
         (("shop:empty",), 2, "at least one handler"),
         (("broken",), 2, "RuntimeError: half made"),
         (("needy",), 2, "No module named 'no_such_package'"),
+        (("leaving",), 2, "left by sys.exit(0) while it was imported"),
+        (("leaving", "--processes", "2"), 2, "left by sys.exit(0) while it was imported"),
         (("shop", "--url", "memory://", "--processes", "2"), 2, "one process's own"),
         (("shop", "--url", "redis://127.0.0.1:1?timeout=0.5"), 1, "127.0.0.1:1"),
     ],
-    ids=["empty", "broken", "needy", "memory", "away"],
+    ids=["empty", "broken", "needy", "leaving", "all leaving", "memory", "away"],
 )
 def test_what_is_wrong_is_said(
     shop: Shop, arguments: tuple[str, ...], code: int, said: str

@@ -6,6 +6,9 @@ Does not    import the App (`run_worker.py`), or keep processes running (`run_pr
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from penstock.cli.options import url_option
@@ -47,9 +50,23 @@ def run(
     Exit codes: 0 when everything ended in order, 1 when a handler or the server ended it, 2 when
     it could not be started as it was called, 128 and the signal when calls were cut short.
     """
+    _open_standard_streams()
     configure_logs(log_level)
     if (task := worker_task()) is not None:
         return run_app(target, task.url, drain, task)
     if processes is None:
         return run_app(target, url, drain, None)
     return keep_running(target, processes, url, drain, log_level)
+
+
+def _open_standard_streams() -> None:
+    """What a supervisor has closed leads nowhere; else a connection would get its number.
+
+    What handlers print would then go to the server, and libuv ends a process that closes one.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(opened, "w" if number else "r", closefd=False))

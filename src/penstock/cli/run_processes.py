@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.cli.run_worker import LATEST, UNREACHABLE, WORKER, WorkerTask
+from penstock.cli.run_worker import ENDED, LATEST, UNREACHABLE, WORKER, WorkerTask
 from penstock.clock import Backoff
 
 STEADY: Final = 10.0
@@ -33,6 +33,9 @@ STEADY: Final = 10.0
 
 GIVE_UP: Final = 5
 """Workers that did not last, one after the other in one place, after which nothing helps."""
+
+SILENT: Final = 70
+"""The code of a worker that ended with 0 and without a word: EX_SOFTWARE."""
 
 CUT: Final = 3.0
 """Seconds that workers get to hand back what they hold, at the second signal."""
@@ -138,6 +141,8 @@ class _Parent:
             returned = await worker.wait()
             if self._stopping.is_set() and returned == -signal.SIGTERM:
                 return 0  # it had not begun yet
+            if returned == 0 and not self._stopping.is_set() and ENDED not in _rest(told):
+                return SILENT
             return _code(returned)
         finally:
             loop.remove_reader(told)
@@ -178,6 +183,14 @@ class _Parent:
                     worker.send_signal(number)
 
 
+def _rest(told: int) -> bytes:
+    """What a worker has told, and nobody has read; its own children may still have the pipe."""
+    os.set_blocking(told, False)
+    with suppress(BlockingIOError):
+        return os.read(told, 16)
+    return b""
+
+
 def _code(returned: int) -> int:
     """As a shell says it."""
     return returned if returned >= 0 else 128 - returned
@@ -187,6 +200,8 @@ def _ending(code: int) -> str:
     if code > 128:
         with suppress(ValueError):
             return f"was ended by {signal.Signals(code - 128).name}"
+    if code == SILENT:
+        return "has left with exit code 0 before its App had ended"
     if code == UNREACHABLE:
         return "could not reach the server"
     return f"ended with exit code {code}"

@@ -34,6 +34,10 @@ WORKER: Final = "PENSTOCK_RUN_WORKER"
 UNREACHABLE: Final = 75
 """A worker's exit code where the server cannot be reached: EX_TEMPFAIL. It is tried for ever."""
 
+READY: Final = b"r"
+ENDED: Final = b"e"
+"""What a worker tells its parent: a code of 0 alone may be that of whatever called `os._exit`."""
+
 LATEST: Final = 10.0
 """Seconds beyond the drain's own after which an orphan ends whatever it is at."""
 
@@ -46,14 +50,15 @@ class WorkerTask(msgspec.Struct):
     Attributes:
         number, of: which worker it is of how many, from 1.
         alive: a descriptor that can be read from when the parent is gone.
-        ready: a descriptor to write to when the App runs.
+        tell: a descriptor to write to: `READY` when the App runs, `ENDED` when it has ended by
+            itself, or as it was told to.
         url: instead of the App's own.
     """
 
     number: int
     of: int
     alive: int
-    ready: int
+    tell: int
     url: str | None = None
 
 
@@ -64,7 +69,7 @@ def worker_task() -> WorkerTask | None:
         return None
     task = msgspec.json.decode(told, type=WorkerTask)
     os.set_inheritable(task.alive, False)
-    os.set_inheritable(task.ready, False)
+    os.set_inheritable(task.tell, False)
     return task
 
 
@@ -86,6 +91,12 @@ def run_app(target: str, url: str | None, drain: float, task: WorkerTask | None)
     """
     try:
         app = find_app(target)
+    except SystemExit as error:
+        complain(
+            f"module of {target!r} left by sys.exit({error.code!r}) while it was imported: what it "
+            f"does as a program of its own belongs under if __name__ == '__main__'"
+        )
+        return 2
     except Exception as error:  # noqa: BLE001 - whatever the module raises
         if isinstance(error, ConfigError) and error.__cause__ is None:
             complain(str(error), as_it_is=True)
@@ -149,13 +160,15 @@ async def _run(app: App, url: str | None, drain: float, task: WorkerTask | None)
             *(app.client.url, ", ".join(handlers)),
         )
         if task is not None:
-            os.write(task.ready, b"r")
+            os.write(task.tell, READY)
 
     if task is not None:
         threading.Thread(
             target=_watch_parent, args=(task.alive, drain), name="penstock parent", daemon=True
         ).start()
     drained = await app.run(signals=True, url=url, drain_timeout=drain, ready=ready)
+    if task is not None:
+        os.write(task.tell, ENDED)
     if drained:
         _log.info("drained: everything that was begun has ended")
     return 0 if drained else 128 + signal.SIGTERM

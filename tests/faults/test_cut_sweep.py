@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from faults.machinery import STREAM, Cutter, asked, stored, through_proxy, watched
-from penstock import BackendError, OutcomeUnknown, Writer
+from penstock import BackendError, OutcomeUnknown, Retention, StreamFull, Writer
 
 pytestmark = pytest.mark.one_loop
 
@@ -100,3 +100,17 @@ async def one_cut(url: str, way: str, at: int, *, idempotent: bool) -> list[str]
         except (OutcomeUnknown, BackendError):
             assert said  # said once more on leaving
     return said
+
+
+async def test_what_the_script_has_judged_is_not_unknown(embedded_url: str) -> None:
+    """It never arrived, and is refused when it is sent again: nobody needs to guess."""
+    async with through_proxy(embedded_url) as (proxy, url), watched(url) as (client, _):
+        stream = client.stream(STREAM, retention=Retention(cap=1))
+        async with stream.writer() as writer:
+            await writer.send({"n": 0})
+            await writer.flush()
+            proxy.cut_after(10)
+            await writer.send({"n": 1})
+            with pytest.raises(StreamFull):
+                await writer.flush()
+    assert stored(embedded_url) == [0]

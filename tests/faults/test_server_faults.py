@@ -263,13 +263,16 @@ async def send_until_refused(writer: Writer[Any]) -> int:
     return sent
 
 
+@pytest.mark.parametrize("idempotent", [True, False])
 async def test_what_is_sent_as_an_outcome_becomes_unknown_is_not_stored_behind_it(
-    volatile: FaultyServer,
+    volatile: FaultyServer, idempotent: bool
 ) -> None:
     """Also not what was sent in that very turn of the event loop: the order would be lost."""
     async with watched(volatile.url) as (client, _):
         stream = client.stream(STREAM)
-        async with stream.writer(timeout=0.3, max_pending=1_000_000) as writer:
+        async with stream.writer(
+            timeout=0.3, max_pending=1_000_000, idempotent=idempotent
+        ) as writer:
             volatile.pause()
             sent = await send_until_refused(writer)
             volatile.resume()

@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,6 +24,7 @@ from penstock import (
     EncodeError,
     connect,
 )
+from penstock.streams.blocking import Loop
 from streams.helping import PATIENCE
 
 
@@ -140,6 +142,22 @@ def test_a_blocking_client_is_used_within_its_block() -> None:
     with pytest.raises(ClosedError):
         stream.append({"n": 2})
     assert "penstock-blocking" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_what_is_under_way_when_its_loop_ends_is_told() -> None:
+    """Also in threads that had just begun with it; none of them waits for ever."""
+    loop = Loop()
+    loop.start()
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(lambda: loop.run(asyncio.sleep(600)))
+        while not waiting.running():
+            time.sleep(0.001)
+        loop.run(asyncio.sleep(0.05))
+        loop.stop()
+        with pytest.raises(ClosedError, match="closed"):
+            waiting.result(PATIENCE)
+    with pytest.raises(ClosedError):
+        loop.run(asyncio.sleep(0))
 
 
 def test_errors_come_as_they_are(unused_tcp_port: int) -> None:

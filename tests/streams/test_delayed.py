@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from penstock import OLDEST, Client, ConfigError, connect
+from penstock import OLDEST, BackendRejected, Client, ConfigError, connect
 from streams.helping import everything, nothing_comes, numbers, soon
 
 pytestmark = pytest.mark.one_loop
@@ -101,6 +101,12 @@ async def test_what_makes_no_sense_is_refused(client: Client) -> None:
     position = await stream.append({"n": 0})
     with pytest.raises(ConfigError, match="zone"):
         await stream.append({"n": 1}, deliver_at=datetime(2030, 1, 1))  # noqa: DTZ001
+    for far in (1e18, datetime.max.replace(tzinfo=UTC).timestamp() + 1):
+        with pytest.raises(ConfigError, match="before the year 10000"):
+            await stream.append({"n": 1}, deliver_at=far)
+        async with stream.writer() as writer:
+            with pytest.raises(ConfigError, match="before the year 10000"):
+                await writer.send({"n": 1}, deliver_at=far)
     with pytest.raises(ConfigError, match="expect or deliver_at, not both"):
         await stream.append({"n": 1}, deliver_at=time.time() + 9, expect=position)
     assert (await stream.info()).delayed == 0
@@ -145,3 +151,18 @@ async def test_a_writer_sends_what_is_delayed(client: Client) -> None:
         async with stream.writer(idempotent=False) as bare:
             with pytest.raises(ConfigError, match="needs a session"):
                 await bare.send({"n": 3}, deliver_at=due)
+
+
+async def test_of_a_refused_batch_nothing_waits_either(servers: str) -> None:
+    """Another program has put something else in the stream's place."""
+    async with connect(servers) as client:
+        writer = client.stream("orders").writer()
+        async with writer:
+            await writer.send({"n": 0})
+            await writer.flush()
+            await client.redis.set("orders", "theirs")
+            await writer.send({"n": 1}, deliver_at=time.time() + 60)
+            await writer.send({"n": 2})
+            with pytest.raises(BackendRejected, match="WRONGTYPE"):
+                await writer.flush()
+        assert await client.redis.zcard("penstock:{orders}:orders:delayed") == 0

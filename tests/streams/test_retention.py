@@ -241,6 +241,9 @@ def test_limits_that_cannot_be_kept_are_refused() -> None:
     for wrong in (
         {"max_events": 0},
         {"max_age": -1.0},
+        {"ttl": float("inf")},
+        {"cap": 10**18},
+        {"max_events": 1.5},
         {"sliding": True},
         {"at_cap": "block"},
         {"cap": 5, "max_events": 6},
@@ -281,3 +284,20 @@ async def test_a_change_disturbs_no_writer(client: Client, url: str, shards: int
                 await adopted.append({"n": 3}, key="a")
                 async with adopted.writer() as again:
                     await again.send({"n": 4}, key="a")
+
+
+async def test_a_group_that_was_set_back_keeps_what_it_will_read(servers: str) -> None:
+    """By another program, while events further on are pending."""
+    async with connect(servers) as client:
+        stream = client.stream("orders")
+        positions = await fill(stream, 10)
+        redis = client.redis
+        await redis.xgroup_create("orders", "g", "0")
+        await redis.xreadgroup("g", "c", {"orders": ">"}, count=10)
+        await redis.xack("orders", "g", *map(str, positions[:9]))
+        await redis.xgroup_setid("orders", "g", str(positions[2]))
+        await stream.trim(max_events=1)
+        assert numbers(await everything(stream)) == list(range(3, 10))
+        await redis.xgroup_setid("orders", "g", str(positions[9]))
+        await stream.trim(max_events=1)
+        assert numbers(await everything(stream)) == [9]

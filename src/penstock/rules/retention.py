@@ -11,12 +11,19 @@ Invariants  1. what is written by one release is read by the next: unknown names
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from types import NoneType
+from typing import Final, Literal
 
 import msgspec
 
 from penstock.errors import ConfigError
 from penstock.event import Position
+
+_LIMITS: Final[dict[str, float]] = {
+    **dict.fromkeys(("max_events", "max_bytes", "cap"), 10**15),
+    **dict.fromkeys(("max_age", "ttl", "absent"), 1e10),
+}
+"""How large each limit may be: servers keep numbers that end somewhere; a count is whole."""
 
 
 class Retention(
@@ -54,10 +61,15 @@ class Retention(
         Raises:
             ConfigError: a limit that is none, or two that contradict each other.
         """
-        for name in ("max_events", "max_age", "max_bytes", "ttl", "cap", "absent"):
+        for name, most in _LIMITS.items():
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} must be above 0, got {value!r}; leave it out for none")
+            if value is not None and not 0 < value <= most:
+                raise ConfigError(
+                    f"{name} must be above 0 and at most {most:g}, got {value!r}; leave it out "
+                    f"for none"
+                )
+            if isinstance(most, int) and not isinstance(value, (int, NoneType)):
+                raise ConfigError(f"{name} must be a whole number, got {value!r}")
         if self.at_cap not in ("refuse", "drop-oldest"):
             raise ConfigError(f"at_cap must be 'refuse' or 'drop-oldest', got {self.at_cap!r}")
         if self.sliding and self.ttl is None:

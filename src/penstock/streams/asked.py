@@ -19,6 +19,10 @@ _EMPTY: Final = Position((0, 0))
 """What stands before every event."""
 
 
+_LATEST: Final = 253_402_300_800.0
+"""The year 10000: servers keep times in numbers that end somewhere."""
+
+
 class AppendKeywords(TypedDict, total=False):
     """The options of `Stream.append`, but for `deliver_at`."""
 
@@ -67,7 +71,7 @@ class Asked(NamedTuple):
         position = _EMPTY if expect == "empty" else expect
         if position is not None and not _is_position(position):
             raise ConfigError(f"expect must be a position or 'empty', got {expect!r}")
-        due = None if deliver_at is None else seconds_of(deliver_at)
+        due = None if deliver_at is None else due_of(deliver_at)
         return cls(id or "", key if key is not None else id, position, due)
 
     def check(self, stream: str, shards: int) -> None:
@@ -87,6 +91,18 @@ class Asked(NamedTuple):
         if not self.id and self.expect is None and self.due is None:
             return None
         return Terms(self.id, digest(fields) if self.id else b"", self.expect, self.due)
+
+
+def due_of(time: float | datetime) -> float:
+    """Seconds since 1970 of a time that an event can wait for.
+
+    Raises:
+        ConfigError: no time, a naive datetime, or one that no calendar has.
+    """
+    seconds = seconds_of(time)
+    if seconds >= _LATEST:
+        raise ConfigError(f"deliver_at must be before the year 10000, got {time!r}")
+    return seconds
 
 
 def _is_position(given: Any) -> bool:

@@ -12,9 +12,10 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
+from concurrent.futures import CancelledError
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Final, Generic, Self, TypeVar, Unpack, cast, overload
 
 from penstock.errors import ClosedError
 from penstock.event import Event, Position
@@ -26,6 +27,8 @@ from penstock.streams.stream import Stream
 from penstock.streams.writer import Writer
 
 T = TypeVar("T")
+
+_NOT_OPEN: Final = "a blocking client must be opened: write 'with penstock.blocking()'"
 
 
 def blocking(url: str | None = None, **options: Any) -> BlockingClient:
@@ -219,6 +222,7 @@ class Loop:
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
+        self._submitting = threading.Lock()
 
     @property
     def running(self) -> bool:
@@ -238,29 +242,37 @@ class Loop:
         """Run *work* there, and wait for it here.
 
         Raises:
-            ClosedError: the client is not open, or was opened in another process.
+            ClosedError: the client is not open, was closed meanwhile, or was opened in another
+                process.
         """
-        if self._loop is None:
-            work.close()
-            raise ClosedError("a blocking client must be opened: write 'with penstock.blocking()'")
         if os.getpid() != self._process:  # its thread stayed in the parent: nobody would answer
             work.close()
             raise ClosedError(
                 "a blocking client must be made in the process that uses it, and this one was made "
                 "before a fork; call blocking() in the child"
             )
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._submitting:  # what is submitted to a loop that ends, is cancelled there
+            if self._loop is None:
+                work.close()
+                raise ClosedError(_NOT_OPEN)
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError as error:
+            raise ClosedError(
+                "the blocking client was closed before this had come to its end"
+            ) from error
         except BaseException:
             future.cancel()
             raise
 
     def stop(self) -> None:
         """End the loop and the thread."""
-        loop, self._loop = self._loop, None
         if os.getpid() != self._process:
+            self._loop = None
             return  # the thread lives in the parent
+        with self._submitting:
+            loop, self._loop = self._loop, None
         if loop is None or self._stop is None or self._thread is None:
             return
         loop.call_soon_threadsafe(self._stop.set)

@@ -25,9 +25,10 @@ from penstock.errors import (
     OutcomeUnknown,
     PenstockError,
 )
-from penstock.event import PositionRun, seconds_of
+from penstock.event import PositionRun
 from penstock.ports import Appender, Stored, Terms
 from penstock.rules.terms import digest
+from penstock.streams.asked import due_of
 from penstock.streams.format import Format, make_meta
 from penstock.streams.lane import Batched, Receipt
 from penstock.streams.routes import Routes
@@ -276,8 +277,9 @@ class Writer(Generic[T]):
         """Seconds since 1970; ConfigError where an event could not wait for them."""
         if not self._idempotent:
             raise ConfigError("deliver_at needs a session, got idempotent=False")
+        due = due_of(time)
         self._stream.client.tender.always(self._stream.name)
-        return seconds_of(time)
+        return due
 
     def _add_with_terms(  # noqa: PLR0917 - one caller's state
         self,

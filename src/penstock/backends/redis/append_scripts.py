@@ -110,6 +110,10 @@ STORE: Final = Script(
 """
     + _CHECKED
     + """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'none' and kind ~= 'stream' then
+  return redis.error_reply('WRONGTYPE the key holds a ' .. kind .. ', not a stream')
+end
 if keep and no_room(count(6, 4)) then return {'full', keep.cap} end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

@@ -195,6 +195,8 @@ class RedisAppender:
             self._rules.cut()
         else:
             answer = self._judge(error, done)
+            if error is None and answer in ("refused", "unmarked"):
+                flight.unsure = False  # the script has looked at its number before
             if self._confirming is not None and answer in ("stored", "again"):
                 self._confirming.add(wire, flight, done.result()[1])
                 return  # until then it is in the air: a connection that breaks sends it again

@@ -4,7 +4,7 @@ Does        append in order at the least cost (``idempotent=False``).
 Does not    send anything again: a connection that breaks leaves OutcomeUnknown.
 Invariants  1. a batch without a reply is unknown, never repeated.
             2. batches are sent in the order of their submission; what waits behind an unknown one
-               is not sent.
+               is not sent, nor what comes before its sender has heard.
             3. nothing waits longer than `timeout` seconds for its outcome.
 """
 
@@ -28,6 +28,9 @@ _LOOK: Final = 0.5
 """Seconds between looks at the time, while anything is without an outcome."""
 
 
+_ORDER: Final = "not sent, to keep the order: an earlier append has no outcome"
+
+
 class PlainAppender:
     """Appends without a session. Arguments as for `RedisAppender`."""
 
@@ -41,7 +44,7 @@ class PlainAppender:
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._wire: Wire | None = None
-        self._closed = False
+        self._closed = self._unheard = False
 
     async def open(self) -> None:
         """See that the stream is what the marks say.
@@ -74,6 +77,9 @@ class PlainAppender:
             return future
         if self._closed:
             future.set_exception(ClosedError("the appender was closed; nothing was sent"))
+            return future
+        if self._unheard:
+            future.set_exception(OutcomeUnknown(_ORDER, unsent=len(batch)))
             return future
         flags: tuple[Arg, ...] = ("NOMKSTREAM",) if self._options.only_if_exists else ()
         commands = [("XADD", self._keys.stream, *flags, "*", *fields) for fields in batch]
@@ -153,13 +159,20 @@ class PlainAppender:
         waiting, self._waiting = self._waiting, deque()
         place = self._link.address.place
         mapped = unavailable(cause, place, verb="append to", key=self._keys.stream)
+        if flying:
+            self._unheard = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._heard_of)  # behind what the futures call
         for batch in flying:
             text = f"{len(batch.commands)} appends have no outcome: {mapped}"
             batch.fail(OutcomeUnknown(text, unknown=len(batch.commands)))
         for batch in waiting:
-            text = "not sent, to keep the order: an earlier append has no outcome"
-            unsent = OutcomeUnknown(text, unsent=len(batch.commands))
+            unsent = OutcomeUnknown(_ORDER, unsent=len(batch.commands))
             batch.fail(unsent if flying else mapped)
+
+    def _heard_of(self) -> None:
+        """Whoever had sent what is unknown has been told: from now on he knows what he does."""
+        self._unheard = False
 
     def _partly(self, error: ReplyError, stored: int, failed: int) -> Exception:
         mapped: BackendError = refused(error, verb="append to", key=self._keys.stream)

@@ -158,15 +158,15 @@ if ARGV[3] == '1' then
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local about = {}
     for i = 1, #group, 2 do about[group[i]] = group[i + 1] end
-    local need
-    if about['pending'] > 0 then
-      need = redis.call('XPENDING', KEYS[1], about['name'])[2]
-    else
-      local next = redis.call('XRANGE', KEYS[1], '(' .. about['last-delivered-id'], '+',
-        'COUNT', 1)[1]
-      need = next and next[1]
+    local next = redis.call('XRANGE', KEYS[1], '(' .. about['last-delivered-id'], '+',
+      'COUNT', 1)[1]
+    local needs = {next and next[1]}
+    if about['pending'] > 0 then  -- it may be behind: a group can be set back
+      needs[#needs + 1] = redis.call('XPENDING', KEYS[1], about['name'])[2]
     end
-    if need and (not bound or less(need, bound)) then bound = need end
+    for _, need in ipairs(needs) do
+      if not bound or less(need, bound) then bound = need end
+    end
   end
   local positions = redis.call('HGETALL', KEYS[2])  -- of groups that share shards
   for i = 2, #positions, 2 do

@@ -361,6 +361,19 @@ async def test_an_app_lives_as_long_as_a_web_framework(memory: str) -> None:
     assert {"/", "/about"} <= set(seen)
 
 
+@pytest.mark.one_loop
+async def test_one_function_on_many_streams_is_counted_for_each(memory: str) -> None:
+    """None hides another, whatever they have in common."""
+    app = App(memory)
+
+    async def take(_: Order) -> None: ...
+
+    for stream, group in (("a", "g"), ("b", "h"), ("c", "h"), ("d", "h")):
+        app.on(stream, group=group)(take)
+    async with app:
+        assert list(app.statistics()) == ["take", "take (h)", "take (h on c)", "take (h on d)"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_drains(memory: str, number: int) -> None:
     """The call that runs ends, and so does the run."""

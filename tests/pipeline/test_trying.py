@@ -106,6 +106,35 @@ async def test_batches_are_sent_as_one() -> None:
     assert calls == [3, 1]
 
 
+async def test_what_a_handler_would_never_be_given_is_said_at_once() -> None:
+    """An id that is stored already is no new event; a list is not longer than `size`."""
+    calls.clear()
+    async with app.test() as test:
+        first = await test.send("orders", Order(0), group="billing", id="order-0")
+        again = await test.send("orders", Order(0), group="billing", id="order-0")
+        with pytest.raises(ConfigError, match=r"takes 1 to 10 values.*got 11"):
+            await test.send_batch("orders", [Order(0)] * 11, group="audit")
+        with pytest.raises(ConfigError, match="got 0"):
+            await test.send_batch("orders", [], group="audit")
+    assert (first.status, again.status, calls) == ("acked", "duplicate", [0])
+
+
+async def test_one_test_is_in_nobodys_way() -> None:
+    """Not a key's next event behind its first, which failed; nor the second use of a test."""
+    keyed = App()
+
+    @keyed.on("orders", group="keyed", share="shards", acks="explicit")
+    async def take(order: Order) -> None:
+        if order.number == 1:
+            raise ValueError("one")
+
+    test = keyed.test()
+    for _ in range(2):
+        async with test:
+            statuses = [(await test.send("orders", Order(n), key="k")).status for n in (1, 2)]
+            assert statuses == ["failed", "acked"]
+
+
 async def test_which_handler_is_meant_must_be_clear() -> None:
     """Or it is said which there are."""
     async with app.test() as test:

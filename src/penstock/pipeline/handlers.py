@@ -153,7 +153,13 @@ def _is_own(codec: Codec[Any] | str | None) -> bool:
 
 
 def _of_group(options: OnKeywords) -> GroupKeywords:
-    return cast("GroupKeywords", {name: options[name] for name in options if name != "foreign"})
+    """Those of the group; ``acks="explicit"`` says what is so anyway."""
+    given = {
+        name: value
+        for name, value in options.items()
+        if name != "foreign" and (name, value) != ("acks", "explicit")
+    }
+    return cast("GroupKeywords", given)
 
 
 def _with_bound(options: GroupKeywords, concurrency: int, batch: BatchOf | None) -> GroupKeywords:

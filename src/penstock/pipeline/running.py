@@ -139,11 +139,13 @@ class Running:
         return not self._late
 
     def statistics(self) -> dict[str, HandlerStatistics]:
-        """By handler; names that are the same get their group's."""
+        """By handler; names that are the same get their group's, or their streams' too."""
         counted: dict[str, HandlerStatistics] = {}
         for runner in self._runners:
-            name = runner.handler.name
-            key = name if name not in counted else f"{name} ({runner.handler.group})"
+            one = runner.handler
+            names = (one.name, f"{one.name} ({one.group})")
+            place = f"{one.name} ({one.group} on {', '.join(one.streams)})"
+            key = next((name for name in names if name not in counted), place)
             counted[key] = runner.statistics()
         return counted
 

@@ -3,7 +3,8 @@
 Does        send events to handlers in memory, one call at a time; say what became of each.
 Does not    run handlers by itself: nothing is called but what the test sends.
 Invariants  1. everything is what runs elsewhere, but for the log, which is in memory, the clock,
-               which stands still, and delays, which are none; nor does a breaker open.
+               which stands still, and delays, which are none; nor does a breaker open, or a key
+               wait behind its event that failed.
             2. one `send` is one call of one handler, unless it says otherwise.
 Source      Broadway's test_message; FastStream's TestBroker.
 """
@@ -28,7 +29,7 @@ from penstock.streams.client import Client, connect
 from penstock.streams.group_options import GroupKeywords
 from penstock.streams.stream import Stream
 
-Status = Literal["acked", "failed", "dead-lettered", "rejected", "retry", "filtered"]
+Status = Literal["acked", "failed", "dead-lettered", "rejected", "retry", "filtered", "duplicate"]
 
 _PATIENCE: Final = 30.0
 """Seconds of the machine's own clock that an event may take through the memory."""
@@ -43,7 +44,8 @@ class AppOutcome(NamedTuple):
     Attributes:
         status: ``"acked"``; ``"failed"``: counted, and to be tried again; ``"dead-lettered"``: it
             failed too often; ``"rejected"``: by `Reject`, or as undecodable: a dead letter too;
-            ``"retry"``: by `RetryLater`; ``"filtered"``: `where` does not want it.
+            ``"retry"``: by `RetryLater`; ``"filtered"``: `where` does not want it;
+            ``"duplicate"``: its `id` is stored already, so nothing new has come.
         outputs: the values that were stored in the `into` of the handler, in order.
         error: what the handler raised, or the DecodeError.
         delay: seconds until it would come again, at most; None where it would not.
@@ -148,9 +150,12 @@ class AppTest:
             EncodeError: the stream does not take the value.
         """
         runner = self._runner(stream, group)
+        before = await self._stream(stream).length()
         position = await self._stream(stream).append(
             value, key=key, name=name, topic=topic, headers=headers, id=id, timestamp=timestamp
         )
+        if id is not None and await self._stream(stream).length() == before:
+            return AppOutcome("duplicate", [])
         where = predicate(runner.options.where)
         if where is not None:
             stored = await self._stream(stream).read_range(position, position)
@@ -166,13 +171,20 @@ class AppTest:
         What is not decodable is not in the list, and does not show in the outcome.
 
         Raises:
-            ConfigError: no values, no such handler, or one that takes single events.
+            ConfigError: no values, or more than the handler's `size`; no such handler, or one
+                that takes single events.
         """
         runner = self._runner(stream, group)
-        if runner.handler.batch is None or not values:
+        batch = runner.handler.batch
+        if batch is None:
             raise ConfigError(
-                f"send_batch needs values and a handler of batches, and {runner.handler.name} "
-                f"takes {'them' if runner.handler.batch else 'single events: use send()'}"
+                f"send_batch needs a handler of batches, and {runner.handler.name} takes single "
+                f"events: use send()"
+            )
+        if not 1 <= len(values) <= batch.size:
+            raise ConfigError(
+                f"send_batch takes 1 to {batch.size} values, as {runner.handler.name} is given "
+                f"size={batch.size} at most; got {len(values)}"
             )
         positions = await self._stream(stream).append_many(values)
         return await self._handle(runner, stream, positions, 1)
@@ -271,7 +283,8 @@ class AppTest:
         return found.get(True) or found.get(False) or self.client.stream(name)
 
     async def _close(self) -> None:
-        for runner in self._runners:
+        runners, self._runners = self._runners, {}
+        for runner in runners:
             await runner.close()
         client, self._client = self._client, None
         if client is not None:
@@ -279,9 +292,14 @@ class AppTest:
 
 
 def _in_memory(handler: Handler) -> Handler:
-    """The same, with results that go into the memory too, without an end and without delays."""
+    """The same, with results that go into the memory too, with nothing to wait for or behind."""
     into = handler.into.name if isinstance(handler.into, Stream) else handler.into
     retry = handler.options.get("retry") or Retry()
     at_once = Retry(attempts=retry.attempts, first=0.0, cap=0.0, breaker=0)
-    options: GroupKeywords = {**handler.options, "until": None, "retry": at_once}
+    options: GroupKeywords = {
+        **handler.options,
+        "share": "events",
+        "until": None,
+        "retry": at_once,
+    }
     return handler._replace(into=into, options=options)

@@ -170,6 +170,35 @@ async def test_full_memory_stops_appends_and_consumers_go_on(server: FaultyServe
         await stream.append({"n": 100})
 
 
+async def test_full_memory_stops_no_owner_of_shards(server: FaultyServer) -> None:
+    """It commits, so that what is done can be trimmed, and shards move; letters wait for memory."""
+    async with watched(server.url) as (client, signals):
+        stream = client.stream(STREAM, shards=2)
+        for n in range(20):
+            await stream.append({"n": n}, key=f"k{n}")
+        shared: dict[str, Any] = {"share": "shards", "lease": LEASE}
+        seen: set[int] = set()
+        async with stream.group(GROUP, **shared) as group:
+            asked(server.url, "CONFIG", "SET", "maxmemory", "1mb")
+            asked(server.url, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+            first = await group.receive(5.0)
+            assert first is not None
+            seen.add(int(first.value["n"]))
+            group.ack(first)
+            await group.flush()
+            async with stream.group(GROUP, **shared) as other:
+                async with asyncio.timeout(20.0):
+                    while len(seen) < 20 or not other.statistics().acked:
+                        for one in (group, other):
+                            if (event := await one.receive(0.05)) is not None:
+                                seen.add(int(event.value["n"]))
+                                one.ack(event)
+                                await one.flush()
+                assert await group.lag() == 0
+        assert not [one for one in signals if one.kind == "member-lapsed"], "beats need no memory"
+        asked(server.url, "CONFIG", "SET", "maxmemory", "0")
+
+
 async def test_replicas_that_are_wanted_and_missing(server: FaultyServer) -> None:
     async with watched(server.url) as (client, _):
         stream = client.stream(STREAM)

@@ -128,13 +128,21 @@ def _check_text(text: str) -> None:
 
 
 class ShardOrigin:
-    """What all events of one shard share; see `event.Origin`."""
+    """What all events of one shard share; see `event.Origin`.
+
+    Without a *format* at first, it is told one before there are events.
+    """
 
     __slots__ = ("codec", "layout", "shard", "stream")
 
-    def __init__(self, stream: str, shard: int, format: Format) -> None:
+    def __init__(self, stream: str, shard: int, format: Format | None = None) -> None:
         self.stream = stream
         self.shard = shard
+        if format is not None:
+            self.read_as(format)
+
+    def read_as(self, format: Format) -> None:
+        """Its events are stored like that."""
         self.layout = format.layout
         self.codec = format.codec
 

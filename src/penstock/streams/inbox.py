@@ -102,6 +102,10 @@ class Inbox(Generic[T]):
         """Whether an error waits to be raised, after which it goes on."""
         return self._error is not None
 
+    def has(self, wanted: Callable[[T], bool]) -> bool:
+        """Whether one that is *wanted* is there."""
+        return any(map(wanted, self._events))
+
     def fail(self, error: BaseException) -> None:
         """Raise *error* at the next step, whoever takes it, unless another waits; then go on."""
         if self._error is None:

@@ -52,6 +52,7 @@ class ShardMembership(ShardWatching[T]):
         super().__init__(client, group, options)
         self._streams = streams
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._changing = asyncio.Lock()
         self._opened = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -90,27 +91,37 @@ class ShardMembership(ShardWatching[T]):
 
     async def add_stream(self, stream: Stream[T]) -> None:
         """See `GroupWork.add_stream`."""
-        self._check_open()
-        if stream.name in self._shares:
-            return
-        share = self._share(stream)
-        try:
-            await share.open(self._options.until)
-        except BaseException:
-            share.abandon()
-            raise
-        self._begin(share)
+        self._check_open(ended=False)
+        async with self._changing:
+            if stream.name in self._shares:
+                return
+            share = self._share(stream)
+            try:
+                await share.open(self._options.until)
+            except BaseException:
+                share.abandon()
+                raise
+            if self._closing is not None or self._inbox.ended:
+                await share.leave()
+            self._check_open(ended=False)
+            self._begin(share)
 
     async def remove_stream(self, stream: Stream[T]) -> None:
         """See `GroupWork.remove_stream`."""
         self._check_open()
-        share = self._shares.get(stream.name)
-        if share is None:
-            raise ConfigError(f"{stream.name!r} is not among the streams of group {self._group!r}")
-        await share.commit()
-        task = self._tasks.pop(stream.name, None)
-        if task is None:  # somebody else removes it
-            return
+        async with self._changing:
+            share = self._shares.get(stream.name)
+            if share is None or len(self._shares) == 1:
+                raise ConfigError(
+                    f"a stream that is removed must be one of several of the group, got "
+                    f"{stream.name!r} of {sorted(self._shares)}"
+                )
+            await share.commit()
+            self._check_open()
+            await self._remove(share)
+
+    async def _remove(self, share: StreamShare[T]) -> None:
+        task = self._tasks.pop(share.stream.name)
         task.cancel()
         try:
             await asyncio.gather(task, return_exceptions=True)
@@ -121,7 +132,8 @@ class ShardMembership(ShardWatching[T]):
             share.abandon()
             raise
         finally:
-            self._shares.pop(stream.name, None)
+            self._shares.pop(share.stream.name, None)
+            self.ended()  # it may have been the last that was not
 
     def ack(self, events: Iterable[Event[T]]) -> None:
         """See `Group.ack`."""
@@ -236,9 +248,12 @@ class ShardMembership(ShardWatching[T]):
                     self._inbox.fail(error)
                 await self._clock.sleep(backoff.next())
 
-    def _check_open(self) -> None:
+    def _check_open(self, *, ended: bool = True) -> None:
+        """Raise ClosedError where it is not open; not *ended*: nor where its end was reached."""
         if not self._opened or self._closing is not None:
             raise ClosedError(f"group {self._group!r} is not open: its events come again elsewhere")
+        if self._inbox.ended and not ended:
+            raise ClosedError(f"group {self._group!r} has read to its end, and takes no stream up")
 
     async def _leave(self, failed: bool) -> None:
         for task in self._tasks.values():
@@ -251,7 +266,7 @@ class ShardMembership(ShardWatching[T]):
             self._fail(self._hands.held(), Failure(1), "", reason)
         try:
             async with asyncio.timeout(LEAVING):
-                for share in self._shares.values():
+                for share in list(self._shares.values()):
                     await share.leave()
         except (TimeoutError, BackendError) as error:
             left = sum(work.done - work.confirmed for work in set(self._works.values()))

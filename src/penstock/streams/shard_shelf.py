@@ -5,6 +5,8 @@ Does not    take outcomes, or send anything: `shard_membership.py` and `stream_s
 Invariants  1. what is in flight is at most `max_in_flight`, plus one fetch; what waits is bounded
                by `max_parked` for each shard, then the shard waits.
             2. nothing is handed out once others may have taken this member for dead.
+            3. without acks, what was read is committed before it is handed out: it is nobody else's
+               from then on, so it stays in the inbox whatever becomes of its shard.
 Used by     shard_membership; stream_share, as its `Shelf`.
 """
 
@@ -17,7 +19,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from penstock.errors import ConfigError
+from penstock.clock import Backoff
+from penstock.errors import BackendUnavailable, ConfigError
 from penstock.event import Event, Origin
 from penstock.rules.breaker import Breaker
 from penstock.rules.filters import predicate
@@ -59,8 +62,10 @@ class ShardShelf(Generic[T]):
         self._room = asyncio.Event()
         self._send = asyncio.Event()
         self._tick = asyncio.Event()
+        self._noack = options.acks == "none"
+        self._ahead = 0
         self._good = 0.0
-        self.full = False
+        self.full = self.resting = False
         self._heard = True
         self._fetched = self._yielded = self._acked = 0
         self._nacked: int = 0
@@ -87,8 +92,8 @@ class ShardShelf(Generic[T]):
             filtered=self._filtered,
             missed=self._missed,
             buffered=len(self._inbox),
-            in_flight=sum(work.in_flight for work in works),
-            in_flight_bytes=sum(work.bytes for work in works),
+            in_flight=len(self._inbox) if self._noack else sum(work.in_flight for work in works),
+            in_flight_bytes=self._ahead or sum(work.bytes for work in works),
             dead_lettered=self._given_up,
             undecodable=self._undecodable,
         )
@@ -96,8 +101,8 @@ class ShardShelf(Generic[T]):
     def room(self) -> tuple[int, int]:
         """See `stream_share.Shelf`."""
         works = [work for share in self._shares.values() for work in share.works.values()]
-        events = sum([work.in_flight for work in works])
-        size = sum([work.bytes - work.lanes.bytes for work in works])
+        events = len(self._inbox) if self._noack else sum([work.in_flight for work in works])
+        size = self._ahead or sum([work.bytes - work.lanes.bytes for work in works])
         limit = self._sizer.next(events, size)
         self.full = not limit
         if not limit:
@@ -131,17 +136,30 @@ class ShardShelf(Generic[T]):
             work.ack(unwanted)
             self._filtered += len(unwanted)
             events = [event for event in events if work.holds(event)]
-        if self._options.acks == "none":
+        if self._noack:
             work.ack(events)
-            await self._shares[work.shard.stream].commit()
-            if self._works.get(work.origin) is not work:
+            if not await self._let_go(work):
                 return
+            self._ahead += sum([event.size for event in events])
         if work.lanes:
             self._tick.set()
         self._inbox.put(events)
 
+    async def _let_go(self, work: ShardWork[T]) -> bool:
+        """Commit what was read, however long that takes; whether it was still this member's."""
+        share, backoff = self._shares[work.shard.stream], Backoff()
+        while self._works.get(work.origin) is work:
+            try:
+                await share.commit_of(work)
+                break
+            except BackendUnavailable:
+                await self._clock.sleep(backoff.next())
+        return self._works.get(work.origin) is work
+
     def withdraw(self, work: ShardWork[T]) -> list[Event[T]]:
-        """See `stream_share.Shelf`."""
+        """See `stream_share.Shelf`; without acks it is nobody else's, and stays."""
+        if self._noack:
+            return []
         origins = (work.origin, work.replay_origin)
         taken: list[Event[T]] = []
 
@@ -153,6 +171,11 @@ class ShardShelf(Generic[T]):
 
         self._inbox.sift(keep)
         return taken
+
+    def stays(self, work: ShardWork[T]) -> bool:
+        """See `stream_share.Shelf`."""
+        origins = (work.origin, work.replay_origin)
+        return self._noack and self._inbox.has(lambda event: event.origin in origins)
 
     def again(self, events: list[Event[T]]) -> None:
         """See `stream_share.Shelf`."""
@@ -209,7 +232,9 @@ class ShardShelf(Generic[T]):
         if not self._heard:
             self.heard()
         now = self._clock.monotonic()
-        if self._options.acks != "none":
+        if self._noack:
+            self._ahead -= sum([event.size for event in events])
+        else:
             self._hands.handed(events, now)
         if self.breaker.open:
             self.breaker.trying = True
@@ -224,7 +249,7 @@ class ShardShelf(Generic[T]):
         After a pause of the whole process the thread that beats may not have noticed yet.
         """
         now = self._clock.monotonic()
-        if now < self._good:
+        if now < self._good or self._noack:
             return False
         self._good = min((s.member.good_until for s in self._shares.values()), default=now + 1.0)
         if now < self._good:

@@ -42,12 +42,12 @@ class ShardWatching(ShardShelf[T]):
         super().__init__(client, group, options)
         self._heard_at = self._told_at = 0.0
         self._settled = -1
-        self._resting = self._stalled = False
+        self._stalled = False
 
     def heard(self) -> None:
         """The program asks, or has settled something: its shards are its own again."""
         super().heard()
-        if self._resting:
+        if self.resting:
             self._rest(False)
 
     async def _watch(self) -> None:
@@ -90,13 +90,13 @@ class ShardWatching(ShardShelf[T]):
         """
         if self._heard or self._inbox.waiting:
             self._heard, self._heard_at = False, now
-        elif self._resting or self._options.acks == "none":  # what nobody keeps stays where it is
+        elif self.resting or self._noack:  # what nobody keeps stays where it is
             return
         elif now - self._heard_at >= self._options.hold:
             self._rest(True)
 
     def _rest(self, resting: bool) -> None:
-        self._resting = resting
+        self.resting = resting
         for share in self._shares.values():
             if not share.stopped:  # then it rests for good
                 share.member.rest(resting)

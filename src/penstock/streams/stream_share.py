@@ -12,6 +12,7 @@ Invariants  1. of a shard that is to be given up nothing is handed out any more;
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ from penstock.errors import BackendError, BackendUnavailable, LeaseLost
 from penstock.event import OLDEST, Event, Shard
 from penstock.ports import MemberOptions, Page, Rebalanced, ShardMember, ShardsCame
 from penstock.streams.ending import Ending
+from penstock.streams.format import ShardOrigin
 from penstock.streams.shard_work import ShardWork
 
 if TYPE_CHECKING:
@@ -36,7 +38,12 @@ _NEAR: Final = 0.2
 
 
 class Shelf(Protocol[T]):
-    """What all streams of a member share. `ShardMembership` is one."""
+    """What all streams of a member share. `ShardMembership` is one.
+
+    `resting`: whether the program hangs, so that the member is due no shard.
+    """
+
+    resting: bool
 
     def room(self) -> tuple[int, int]:
         """How many events to fetch next, and for how many more there is room."""
@@ -52,6 +59,10 @@ class Shelf(Protocol[T]):
 
     def withdraw(self, work: ShardWork[T]) -> list[Event[T]]:
         """Take what is of *work* out of the inbox."""
+        ...
+
+    def stays(self, work: ShardWork[T]) -> bool:
+        """Whether something of *work* is in the inbox that cannot be taken out of it."""
         ...
 
     def again(self, events: list[Event[T]]) -> None:
@@ -114,6 +125,7 @@ class StreamShare(Generic[T]):
         self._committing = asyncio.Lock()
         self._asked_at = 0.0
         self._joined = Shard(stream.name)
+        self._pages: deque[Page] = deque()
         self.works: dict[Shard, ShardWork[T]] = {}
         self.ended = self.stopped = self._quiet = self._moves = False
 
@@ -150,6 +162,8 @@ class StreamShare(Generic[T]):
         """Become a member, again after `leave`."""
         self._joined = self.shards[0]
         self._member = await self._backend.own(self._joined, self._group, self._options)
+        if self._shelf.resting:
+            self.member.rest(True)
 
     async def run(self) -> None:
         """Fetch, and look after the shards, also behind the end; raises what cannot be mended."""
@@ -178,8 +192,12 @@ class StreamShare(Generic[T]):
             BackendError: not confirmed; the next call sends the same again.
         """
         for work in list(self.works.values()):
-            while work.changed and self.works.get(work.shard) is work:
-                await self._commit(work)
+            await self.commit_of(work)
+
+    async def commit_of(self, work: ShardWork[T]) -> None:
+        """The same, of one shard; it may be lost by that."""
+        while work.changed and self.works.get(work.shard) is work:
+            await self._commit(work)
 
     async def leave(self) -> None:
         """Commit, and give up every shard."""
@@ -207,6 +225,7 @@ class StreamShare(Generic[T]):
     async def _step(self) -> None:
         """Fetch once, and do what that calls for."""
         assert self._ending is not None
+        await self._take_in()
         limit, more = (0, 0) if self.ended else self._shelf.room()
         if not limit:
             self._ending.busy()
@@ -220,13 +239,13 @@ class StreamShare(Generic[T]):
             pages = await self.member.fetch(limit, wait, max(0, more - limit), self._paused())
         except Rebalanced as change:
             self._quiet = False
-            await self._follow(change)
+            self._follow(change)
             return
         self._quiet = not pages and limit > 0
         if self._quiet:
             self._ending.nothing_came(began)
-        for page in pages:
-            await self._take_in(page)
+        self._pages.extend(pages)
+        await self._take_in()
         await self._give_up()
 
     def _paused(self) -> set[Shard]:
@@ -236,13 +255,21 @@ class StreamShare(Generic[T]):
         crowded = [work.shard for work in self.works.values() if self._shelf.crowded(work)]
         return {*ended, *crowded, *(shard._replace(replay=True) for shard in crowded)}
 
-    async def _take_in(self, page: Page) -> None:
+    async def _take_in(self) -> None:
+        """Take in what was fetched; kept where that fails, for it is not fetched again."""
+        while self._pages:
+            page = self._pages[0]
+            form = await self.stream.format()  # known, but for the first events of a stream
+            work = self.works.get(page.shard._replace(replay=False))
+            if work is not None and work.epoch == page.epoch:
+                work.origin.read_as(form)
+                work.replay_origin.read_as(form)
+                await self._take_in_page(work, page)
+            self._pages.popleft()
+
+    async def _take_in_page(self, work: ShardWork[T], page: Page) -> None:
         assert self._ending is not None
-        shard = page.shard._replace(replay=False)
-        work = self.works.get(shard)
-        if work is None or work.epoch != page.epoch:
-            return
-        now = self._clock.monotonic()
+        shard, now = work.shard, self._clock.monotonic()
         events = work.take_in(page, now)
         if not page.shard.replay:
             wanted = self._ending.cut(shard, events)
@@ -252,18 +279,16 @@ class StreamShare(Generic[T]):
             events = wanted
         await self._shelf.arrived(work, events)
 
-    async def _follow(self, change: Rebalanced) -> None:
+    def _follow(self, change: Rebalanced) -> None:
         """Shards came or went."""
         for shard in change.lost:
             self._drop(shard)
-        owned = self.member.owned
+        owned, name, now = self.member.owned, self.stream.name, self._clock.monotonic()
         for shard in change.gained:
-            if shard not in owned:
-                continue
-            self._drop(shard)
-            now = self._clock.monotonic()
-            origins = [await self.stream.origin(shard.index) for _ in range(2)]
-            self.works[shard] = ShardWork(shard, owned[shard], origins[0], origins[1], now)
+            if shard in owned:
+                self._drop(shard)
+                own, replayed = (ShardOrigin(name, shard.index) for _ in range(2))
+                self.works[shard] = ShardWork(shard, owned[shard], own, replayed, now)
 
     def _drop(self, shard: Shard) -> None:
         work = self.works.pop(shard, None)
@@ -278,9 +303,8 @@ class StreamShare(Generic[T]):
             if shard in yielding:
                 work.back += self._shelf.withdraw(work)
                 work.yielding = True
-                if work.in_hand <= 0:
-                    while work.changed and self.works.get(shard) is work:
-                        await self._commit(work)
+                if work.in_hand <= 0 and not self._shelf.stays(work):
+                    await self.commit_of(work)
                     if self.works.get(shard) is work and work.in_hand <= 0:
                         await self.member.release(shard)
             elif work.yielding:
@@ -298,8 +322,7 @@ class StreamShare(Generic[T]):
             for work in list(self.works.values()):
                 work.back += self._shelf.withdraw(work)
                 if work.in_hand <= 0:
-                    while work.changed and self.works.get(work.shard) is work:
-                        await self._commit(work)
+                    await self.commit_of(work)
                     if work.in_hand <= 0:
                         await self.member.release(work.shard)
                         self._drop(work.shard)

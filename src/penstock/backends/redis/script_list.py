@@ -21,7 +21,14 @@ from penstock.backends.redis.recovery_scripts import (
     TEND,
 )
 from penstock.backends.redis.scripts import MARK, OPEN, TRIM
-from penstock.backends.redis.shard_scripts import COMMIT, FOUND, GIVE, STRIKE, TAKE
+from penstock.backends.redis.shard_scripts import (
+    COMMIT,
+    COMMIT_WITH_LETTERS,
+    FOUND,
+    GIVE,
+    STRIKE,
+    TAKE,
+)
 
 ALL: Final = (
     OPEN,
@@ -42,6 +49,7 @@ ALL: Final = (
     FOUND,
     TAKE,
     COMMIT,
+    COMMIT_WITH_LETTERS,
     GIVE,
     STRIKE,
     GIVE_UP,

@@ -24,7 +24,7 @@ from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.replies import position_or_none
 from penstock.backends.redis.shard_joining import take_name
 from penstock.backends.redis.shard_reading import Place, ShardReading
-from penstock.backends.redis.shard_scripts import COMMIT
+from penstock.backends.redis.shard_scripts import COMMIT, COMMIT_WITH_LETTERS
 from penstock.backends.redis.wire import Arg
 from penstock.errors import BackendUnavailable, ClosedError, LeaseLost, PenstockError
 from penstock.event import Position, Shard
@@ -146,7 +146,7 @@ class RedisShardMember:
             held.asked = asked
             held.number += 1
         status, *told = await self._link.run(
-            COMMIT,
+            COMMIT_WITH_LETTERS if along.burials else COMMIT,
             self._commit_keys(held.keys),
             *self._commit_args(held, position, state, along),
             verb="commit in",

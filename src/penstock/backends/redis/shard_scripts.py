@@ -78,6 +78,7 @@ end
 redis.call('HSET', KEYS[3], ARGV[1], start)
 return {'made', start}
 """,
+    when_full=True,
 )
 
 TAKE: Final = Script(
@@ -109,11 +110,11 @@ local age = s[6] and math.max(0, now - tonumber(s[6])) or 0
 return {'taken', string.format('%.0f', epoch), position, s[6] and 1 or 0, s[4], s[5] or '', age,
   s[9] or '', s[10] or '', s[7] or '0-0', s[8] or '0', replaced and 1 or 0}
 """,
+    when_full=True,
 )
 
-COMMIT: Final = Script(
-    5,
-    """-- keep a position and what goes with it. KEYS stream, share, positions, letters, replay
+_COMMIT: Final = """-- keep a position and what goes with it
+-- KEYS stream, share, positions, letters, replay
 -- ARGV group, epoch, incarnation, number, position, with state, state, notes, counted, count,
 -- n, n replayed ids, then for each letter: of the replay log or not, n, n parts
 local s = redis.call('HMGET', KEYS[2], 'epoch', 'beat', 'number')
@@ -154,8 +155,13 @@ else redis.call('HDEL', KEYS[2], 'counted', 'count') end
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[5])
 if replayed > 0 then redis.call('XDEL', KEYS[5], unpack(ARGV, 12, 11 + replayed)) end
 return {'kept', last or '', added or 0}
-""",
-)
+"""
+
+COMMIT: Final = Script(5, _COMMIT, when_full=True)
+"""A commit without letters: where memory is full, what is done can be trimmed after it."""
+
+COMMIT_WITH_LETTERS: Final = Script(5, _COMMIT)
+"""One that writes letters, and is refused where memory is full, before anything is kept."""
 
 GIVE: Final = Script(
     1,
@@ -165,6 +171,7 @@ if s[1] ~= ARGV[1] or not s[2] or string.sub(s[2], 1, #ARGV[2]) ~= ARGV[2] then 
 redis.call('HDEL', KEYS[1], 'owner', 'beat')
 return 1
 """,
+    when_full=True,
 )
 
 STRIKE: Final = Script(
@@ -181,4 +188,5 @@ end
 redis.call('HDEL', KEYS[1], ARGV[1])
 return 1
 """,
+    when_full=True,
 )

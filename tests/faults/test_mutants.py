@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from faults.lab import mutants
 from faults.machinery import stored
 from faults.scenarios import (
     append_through_losses,
@@ -17,10 +22,10 @@ from faults.scenarios import (
 from penstock.backends.redis import (
     append_scripts,
     appender,
+    claims,
     dialing,
     group_scripts,
     script_list,
-    takeovers,
 )
 from penstock.backends.redis.member import RedisMember
 from penstock.backends.redis.scripts import Script
@@ -67,7 +72,7 @@ async def test_appends_that_do_not_check_their_sequence_are_noticed(
 @pytest.mark.conformance("PU-041")
 async def test_a_claim_without_its_fence_is_noticed(embedded_url: str, install: Any) -> None:
     thief = mutate(group_scripts.CLAIM, ("if beat ~= ARGV[5] then", "if false then"))
-    install(takeovers, "CLAIM", thief)
+    install(claims, "CLAIM", thief)
     assert await claim_of_one_who_came_back(embedded_url) < 10
 
 
@@ -92,3 +97,14 @@ async def test_a_claim_that_ends_with_its_first_page_is_noticed(
 
     monkeypatch.setattr(Takeovers, "_take", first_page_alone)
     assert await take_up_a_name(embedded_url, 2000) < 2000
+
+
+@pytest.mark.parametrize("name", sorted(mutants.MUTANTS))
+def test_a_mutant_of_the_lab_finds_its_place(name: str) -> None:
+    """Here, too, since the lab takes minutes: what was renamed must be renamed there."""
+    become = f"from faults.lab import mutants; mutants.install({name!r})"
+    tests = str(Path(__file__).parents[1])
+    path = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
+    words, environment = [sys.executable, "-c", become], {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

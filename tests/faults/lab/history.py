@@ -111,6 +111,7 @@ class History:
     lags: list[Lag] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     dead: list[DeadEntry] = field(default_factory=list)
+    joined: list[tuple[float, str, str]] = field(default_factory=list)
     stored: list[str] = field(default_factory=list)
     left: dict[str, list[str]] = field(default_factory=dict)
     consumers: dict[str, int] = field(default_factory=dict)
@@ -137,6 +138,11 @@ class History:
     def buried(self, group: str) -> set[str]:
         """What one group has among its dead letters."""
         return {dead.id for dead in self.dead if dead.group == group}
+
+    def had_heirs(self, group: str, fault: Fault) -> bool:
+        """Whether others were there when the fault began; where nobody wrote it down, they were."""
+        there = [who for at, of, who in self.joined if of == group and at < fault.start]
+        return not self.joined or any(who not in fault.targets for who in there)
 
     def unexplained(self) -> list[Lag]:
         """Where the machine stood still: a process that we had stopped ourselves says nothing."""
@@ -197,6 +203,7 @@ class Reader:
 
     def _on_joined(self, line: dict[str, Any]) -> None:
         self._groups[line["who"]] = line["group"]
+        self.history.joined.append((line["t"], line["group"], line["who"]))
 
     def _on_start(self, line: dict[str, Any]) -> None:
         who, id_ = line["who"], str(line["id"])

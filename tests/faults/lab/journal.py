@@ -15,6 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+TICK = 0.025
+"""Seconds between looks at whether the machine stands still."""
+STILL = 0.05
+"""Seconds late that are worth a line."""
+
 
 class Journal:
     """The journal of one process, which is named in each line."""

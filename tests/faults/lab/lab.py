@@ -26,7 +26,7 @@ from faults.lab.broker import Broker, places
 from faults.lab.history import DeadEntry, Fault, History, Reader, Sample
 from faults.lab.journal import Journal, JournalReader
 from faults.lab.orders import Orders, event_value
-from faults.lab.sampling import sampling
+from faults.lab.sampling import sampling, standing_still
 from faults.lab.wall_clock import WallClock
 from faults.machinery import FaultyServer
 from penstock.testing import TcpProxy
@@ -84,7 +84,7 @@ class Lab:
         self._reader = Reader()
         self._joined: dict[str, str] = {}
         self._hesitated: set[str] = set()
-        self._journal = Journal(self.journals, "lab")
+        self.journal = Journal(self.journals, "lab")
         self._proxies = contextlib.AsyncExitStack()
 
     # --- processes -----------------------------------------------------------------------------
@@ -101,14 +101,19 @@ class Lab:
     async def start(self, *names: str) -> None:
         """Start these, and return when each has begun."""
         for name in names or tuple(self.all):
-            self._spawn(self.all[name])
+            await self._spawn(self.all[name])
         for name in names or tuple(self.all):
             await self.begun(self.all[name])
 
     async def begun(self, one: Running) -> None:
         """Return when a process has joined, or opened its client."""
-        await self.until(lambda: one.who in self.joined(), f"{one.who} begins", JOIN * self.slow)
+        await self.until(lambda: self._has_begun(one), f"{one.who} begins", JOIN * self.slow)
         one.consumer = self.joined()[one.who]
+
+    def _has_begun(self, one: Running) -> bool:
+        ended = one.process is not None and one.process.poll() is not None
+        assert not ended, (self.folder / f"{one.who}.err").read_text()[-2000:]
+        return one.who in self.joined()
 
     def joined(self) -> dict[str, str]:
         """Who has begun, and under which name the group knows him."""
@@ -140,10 +145,14 @@ class Lab:
 
     async def restart(self, one: Running) -> None:
         """Start it again, as a new incarnation."""
-        self._spawn(one)
+        await self._spawn(one)
         await self.begun(one)
 
-    def _spawn(self, one: Running) -> None:
+    async def _spawn(self, one: Running) -> None:
+        """Start a process, in a thread: all networks are this event loop's."""
+        await asyncio.to_thread(self._spawn_now, one)
+
+    def _spawn_now(self, one: Running) -> None:
         one.count += 1
         one.who = f"{one.name}.{one.count}"
         orders = asdict(replace(one.orders, who=one.who))
@@ -171,7 +180,7 @@ class Lab:
         whom = ("*",) if targets is None else tuple(one.who for one in several)
         allowed = self.in_flight(several) if allows is None else allows()
         start = time.monotonic()
-        self._journal("fault", kind=kind, targets=whom, allows=allowed)
+        self.journal("fault", kind=kind, targets=whom, allows=allowed)
         try:
             yield
         finally:
@@ -179,7 +188,7 @@ class Lab:
             if loses_group and allows is not None:  # it may be lost at the end of the fault only
                 later = allows()
                 allowed = {group: max(n, later.get(group, 0)) for group, n in allowed.items()}
-            self._journal("healed", kind=kind)
+            self.journal("healed", kind=kind)
             self.faults.append(Fault(kind, start, heal, whom, allowed, loses_group))
 
     def in_flight(self, touched: Iterable[Running]) -> dict[str, int]:
@@ -221,10 +230,10 @@ class Lab:
         """Append *count* events around the library; *place*: their ids, else the server's own."""
         for n in range(first, first + count):
             value = event_value(who, f"k{n % 4}", n)
-            self._journal("try", **value)
+            self.journal("try", **value)
             at = place.format(n + 1) if place != "*" else "*"
             self.broker.command("XADD", "orders", at, *(w for pair in value.items() for w in pair))
-            self._journal("ok", ids=[value["id"]])
+            self.journal("ok", ids=[value["id"]])
 
     async def in_hand(self, name: str, count: int = 1) -> None:
         """Return when a member is at work on an event, and holds at least *count*.
@@ -388,7 +397,7 @@ class Lab:
                     one.process.stdin.close()
         await self._proxies.aclose()
         self.broker.close()
-        self._journal.close()
+        self.journal.close()
 
 
 @asynccontextmanager
@@ -418,7 +427,7 @@ async def open_lab(
         lab.clock = wall
         if why:
             lab.notes.append(why)
-        async with sampling(lab):
+        async with sampling(lab), standing_still(lab.journal):
             yield lab
     finally:
         if lab is not None:

@@ -46,8 +46,8 @@ def _no_own_pending() -> None:
     """M2: after a lost reply, its own pending list is not looked into."""
     from penstock.backends.redis.takeovers import Takeovers
 
-    assert Takeovers._own_first
-    Takeovers._own_first = lambda _: None  # type: ignore[method-assign]
+    assert Takeovers.own_first
+    Takeovers.own_first = lambda _: None  # type: ignore[method-assign]
 
 
 def _no_reclaim() -> None:
@@ -108,10 +108,10 @@ def _new_id() -> None:
 
 def _claims_from_the_living() -> None:
     """M8: the claim does not look at the heartbeat."""
-    from penstock.backends.redis import takeovers
+    from penstock.backends.redis import claims
 
     thief = mutate(group_scripts.CLAIM, ("if beat ~= ARGV[5] then", "if false then"))
-    put(takeovers, "CLAIM", thief)
+    put(claims, "CLAIM", thief)
 
 
 def _struck_acks_plainly() -> None:
@@ -130,7 +130,7 @@ def _struck_acks_plainly() -> None:
 
 def _nil_is_empty() -> None:
     """M9: a pending event that was trimmed is handed out, as one without fields."""
-    from penstock.backends.redis import takeovers
+    from penstock.backends.redis import claims
 
     invented = """
 local there = {}
@@ -139,7 +139,7 @@ for _, id in ipairs(ids) do
   if not there[id] then entries[#entries + 1] = {id, {}} end
 end
 local failed = """
-    put(takeovers, "CLAIM", mutate(group_scripts.CLAIM, ("\nlocal failed = ", invented)))
+    put(claims, "CLAIM", mutate(group_scripts.CLAIM, ("\nlocal failed = ", invented)))
 
 
 def _trims_behind_groups() -> None:

@@ -21,11 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import penstock
-from faults.lab.journal import Journal
+from faults.lab.journal import STILL, TICK, Journal
 from faults.lab.orders import Orders
-
-_TICK = 0.05  # seconds between looks at whether the machine stands still
-_STILL = 0.2  # seconds late that are worth a line
 
 
 class Process:
@@ -97,10 +94,10 @@ class Process:
     def _watch(self) -> None:
         last = time.monotonic()
         while True:
-            time.sleep(_TICK)
+            time.sleep(TICK)
             now = time.monotonic()
-            if now - last > _TICK + _STILL:
-                self.journal("lag", **{"from": last + _TICK})
+            if now - last > TICK + STILL:
+                self.journal("lag", **{"from": last + TICK})
             last = now
 
 

@@ -1,6 +1,7 @@
 """Sampling: what is pending and what each process takes, twice a second, while a cell runs.
 
-Does        ask the server, and the kernel; notice processes that ended by themselves.
+Does        ask the server, and the kernel; notice processes that ended by themselves, and that the
+            lab's own event loop, which all networks go through, stood still.
 Does not    stop for a server that is being broken.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faults.lab.history import Sample
+from faults.lab.journal import STILL, TICK, Journal
 
 if TYPE_CHECKING:
     from faults.lab.lab import Lab, Running
@@ -30,6 +32,26 @@ async def sampling(lab: Lab) -> AsyncGenerator[None]:
         sampler.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sampler
+
+
+@asynccontextmanager
+async def standing_still(journal: Journal) -> AsyncGenerator[None]:
+    """Write down when this event loop did."""
+    watching = asyncio.create_task(_watch(journal))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+async def _watch(journal: Journal) -> None:
+    while True:
+        due = time.monotonic() + TICK
+        await asyncio.sleep(TICK)
+        if time.monotonic() - due > STILL:
+            journal("lag", **{"from": due})
 
 
 async def _sample(lab: Lab) -> None:

@@ -141,3 +141,22 @@ def test_owners_of_shards_that_lag() -> None:
 
     assert of(LAGGING) == ["lagging"]
     assert of(LAGGING - 1) == []
+
+
+def test_without_the_right_to_info_the_rest_is_shown(stored: Any, embedded_url: str) -> None:
+    """Of the server nothing is known then, and of its streams everything."""
+    stored.xadd("orders", {"n": 1})
+    stored.xgroup_create("orders", "g", "0")
+    stored.execute_command("ACL", "SETUSER", "blind", "reset", "on", ">pw", "+@all", "~*", "-info")
+    url = embedded_url.replace("://", "://blind:pw@")
+    for words in (["info"], ["info", "orders"]):
+        done = called(url, *words, "--json")
+        (about,) = map(json.loads, done.stdout.splitlines())
+        assert (about["server"], "must answer INFO" in done.stderr) == (None, True)
+        assert about.get("length", about.get("streams", [{}])[0].get("length")) == 1
+    found = {
+        one["check"]: one
+        for one in map(json.loads, called(url, "doctor", "--json").stdout.splitlines())
+    }
+    assert found["no-consumers"]["about"] == "orders/g"
+    assert found["rights"]["verdict"] == "warn"

@@ -42,6 +42,7 @@ async def _prepared(server: Server, role: str) -> None:
             await ROLES["appender"].scenario(client)
             if role == "administrator":
                 await client.redis.xgroup_create(STREAM, "billing", "0")
+                await client.redis.xreadgroup("billing", "gone", {STREAM: ">"}, count=2)
 
 
 @pytest.mark.parametrize("server_name", ["embedded_server", "redis7_server"])

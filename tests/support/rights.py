@@ -22,6 +22,7 @@ from penstock.backends.redis import append_scripts as appends
 from penstock.backends.redis import group_scripts as groups
 from penstock.backends.redis import letter_scripts as letters
 from penstock.backends.redis import recovery_scripts as recovery
+from penstock.backends.redis import rescue as rescuing
 from penstock.backends.redis import scripts as basics
 from penstock.backends.redis import shard_scripts as shares
 from penstock.backends.redis.scripts import Script
@@ -134,15 +135,28 @@ async def share(client: Client) -> None:
 
 
 async def administer(client: Client) -> None:
-    """Look, trim, remove, drop groups, destroy."""
+    """Look, rescue, make and set back groups, trim, remove, drop groups, destroy."""
     stream = client.stream(STREAM)
+    assert await client.streams() == [STREAM]
     assert await stream.groups()
     await stream.info()
+    await _rescue(client)
+    await stream.dead_letters("billing").drop()
+    await stream.create_group("audit")
+    await stream.reset_group("audit", OLDEST)
     await stream.trim(max_events=5, acked_only=False)
     (event,) = await stream.read_range(limit=1)
     await stream.remove([event.position])
     await stream.drop_group("billing")
     await stream.destroy()
+
+
+async def _rescue(client: Client) -> None:
+    """What a consumer that is gone has left: see who holds what, and park it."""
+    link = client.backend.link
+    for holder in await rescuing.holders(link, STREAM, "billing", 0.0):
+        async for _ in rescuing.rescue(link, STREAM, "billing", holder, 0.0, None):
+            pass
 
 
 LATER = (appends.MOVE, appends.RETAIN)
@@ -177,13 +191,16 @@ ROLES: dict[str, Role] = {
         ),
     ),
     "administrator": Role(
-        "looks at groups, trims, removes, drops groups and streams",
+        "looks at streams, groups and letters, rescues, trims, makes, sets back and drops groups",
         administer,
         (
             *("hgetall", "unlink", "xdel", "xgroup|destroy", "xinfo|consumers", "xinfo|groups"),
-            *("xrange", "xrevrange", "xpending", "xlen"),
+            *("scan", "xrange", "xrevrange", "xpending", "xlen"),
         ),
-        (basics.TRIM, recovery.RESET, letters.REPLAY, *LATER),
+        (
+            *(basics.TRIM, recovery.MAKE, recovery.RESET, recovery.RESET_SHARE, letters.REPLAY),
+            *(rescuing.RESCUE, *LATER),
+        ),
     ),
 }
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import click
 
-from penstock import BackendRejected, Client, PenstockError, __version__
+from penstock import BackendError, BackendRejected, Client, PenstockError, __version__
 from penstock.backends.server_binary import find_server, platform_refusal
 from penstock.cli import doctor_server, doctor_streams, facts, survey
 from penstock.cli.findings import Finding, exit_code, show
@@ -112,13 +112,17 @@ async def _server(url: str | None, names: Sequence[str], idle: float) -> AsyncIt
     try:
         async with connect(url) as client:
             yield Finding("ok", "connection", str(client.url), "open")
-            found = await facts.ask(client)
-            if found is None:
-                text = "volatile: memory:// goes with its process"
-                yield Finding("warn", "durability", "", text)
-                return
-            for finding in doctor_server.of_server(found):
-                yield finding
+            try:
+                found = await facts.ask(client)
+            except BackendError as error:  # no right to INFO hides nothing else
+                yield Finding("warn", "rights", "info", str(error))
+            else:
+                if found is None:
+                    text = "volatile: memory:// goes with its process"
+                    yield Finding("warn", "durability", "", text)
+                    return
+                for finding in doctor_server.of_server(found):
+                    yield finding
             yield await _scripts(client)
             yield await _features(client)
             async for finding in _streams(client, names, idle):

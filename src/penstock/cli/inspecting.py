@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import click
 
-from penstock import Client, NotFound, Stream
+from penstock import BackendError, Client, NotFound, Stream
 from penstock.cli import facts, render
-from penstock.cli.options import connect, events, json_option, tell, url_option
+from penstock.cli.options import connect, events, json_option, tell, url_option, warn
 from penstock.cli.running import run
 from penstock.cli.showing import show
 from penstock.ports import StreamInfo
@@ -46,10 +46,10 @@ async def _info(url: str | None, name: str | None, as_json: bool) -> int:
     async with connect(url) as client:
         if name is not None:
             about = await client.stream(name, foreign=True).info()
-            server = facts.about(await facts.ask(client), client)
+            server = await _server(client)
             show([render.stream_table(about, server)], None, as_json)
             return 0
-        server = facts.about(await facts.ask(client), client)
+        server = await _server(client)
         names, more = await _names(client)
         infos = [one for name in names if (one := await _described(client, name)) is not None]
         table = render.streams_table(infos)
@@ -58,6 +58,15 @@ async def _info(url: str | None, name: str | None, as_json: bool) -> int:
         if more:
             tell(f"these are {MOST_STREAMS} of the streams; there are more")
     return 0
+
+
+async def _server(client: Client) -> dict[str, Any]:
+    """The server in a few words; without the right to ask, that is said, and the rest is shown."""
+    try:
+        return facts.about(await facts.ask(client), client)
+    except BackendError as error:
+        warn(str(error))
+        return {"url": str(client.url), "server": None, "durability": None}
 
 
 async def _trim(url: str | None, name: str, most: int, force: bool, as_json: bool) -> int:

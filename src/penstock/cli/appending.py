@@ -25,8 +25,6 @@ from penstock.cli.running import run
 ESCAPED: Final = 8
 """A JSON line may be longer than its event: a byte may be written as the six of ``\\u0000``."""
 
-INTERRUPTED: Final = 130
-
 
 class Request(NamedTuple):
     """What the command line asks for."""

@@ -20,13 +20,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from penstock.backends.redis.append_scripts import APPEND, STORE
-from penstock.backends.redis.batches import Batch, arguments, heed, reject, resolve
+from penstock.backends.redis.batches import Batch, arguments, reject, resolve
 from penstock.backends.redis.confirming import Confirming
 from penstock.backends.redis.edge import RETRY, ReplyError, full, refused, unavailable
 from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Link, command
 from penstock.backends.redis.opening import open_session
-from penstock.backends.redis.wire import Arg, GettingOn, Wire
+from penstock.backends.redis.wire import Arg, GettingOn, Wire, heed
 from penstock.clock import Backoff, Clock
 from penstock.errors import BackendUnavailable, ClosedError, OutcomeUnknown, PenstockError
 from penstock.observers import Observers
@@ -151,7 +151,7 @@ class RedisAppender:
             wire = self._link.now
             if wire is not None and self._given_up:
                 keys = [self._keys.session(session) for session in self._given_up]
-                wire.send("DEL", *keys).add_done_callback(heed)
+                wire.send("DEL", *keys).add_done_callback(heed)  # the server's expiry does it too
             if self._own is not None:
                 self._own.close()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from penstock.backends.redis.wire import Arg
 from penstock.event import Position, PositionRun
@@ -68,12 +67,6 @@ def reject(batch: Batch, error: BaseException, cause: BaseException) -> None:
     if error is not cause:
         error.__cause__ = cause
     batch.future.set_exception(error)
-
-
-def heed(done: asyncio.Future[Any]) -> None:
-    """Of a clean-up whose failure means nothing: the server's expiry does it too."""
-    if not done.cancelled():
-        done.exception()
 
 
 def _as_args(terms: Terms) -> tuple[Arg, ...]:

@@ -26,7 +26,7 @@ from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped, ref
 from penstock.backends.redis.keys import as_stored, stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, pages
-from penstock.backends.redis.wire import Arg
+from penstock.backends.redis.wire import Arg, heed
 from penstock.clock import Clock
 from penstock.errors import BackendError, NotFound
 from penstock.event import Position, Shard, Start
@@ -175,9 +175,9 @@ class RedisCursor:
         names = [stream_key(shard) for shard in order]
         ids = [after[shard].raw for shard in order]
         reply = wire.send("XREAD", "COUNT", each, *waiting, "STREAMS", *names, *ids)
-        reply.add_done_callback(_looked_at)
+        reply.add_done_callback(heed)
         if states is not None:
-            states.add_done_callback(_looked_at)
+            states.add_done_callback(heed)
         self._asked = _Asked(places, after, limit, block, looked_at, states, reply)
         return self._asked
 
@@ -239,12 +239,6 @@ class RedisCursor:
         self._asked = None
         if self._link.now is not None:
             self._link.now.end()
-
-
-def _looked_at(future: asyncio.Future[Any]) -> None:
-    """An answer that nobody waits for any more is no error that was left behind."""
-    if not future.cancelled():
-        future.exception()
 
 
 async def places_at(link: Link, starts: Mapping[Shard, Start]) -> dict[Shard, Place]:

@@ -15,19 +15,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.backends.redis.scripts import Script
+from penstock.backends.redis.scripts import LESS, Script
 
-_IDS: Final = """local function number_less(a, b)  -- decimal strings: exact beyond 2^53
-  if #a ~= #b then return #a < #b end
-  return a < b
-end
-local function less(a, b)
-  local a1, a2 = string.match(a, '^(%d+)-(%d+)$')
-  local b1, b2 = string.match(b, '^(%d+)-(%d+)$')
-  if a1 ~= b1 then return number_less(a1, b1) end
-  return number_less(a2, b2)
-end
-local function one_less(number)
+_IDS: Final = (
+    LESS
+    + """local function one_less(number)
   local head, zeros = string.match(number, '^(.-)(0*)$')
   local digits = string.sub(head, 1, -2) .. (string.sub(head, -1) - 1) .. string.rep('9', #zeros)
   return (string.gsub(digits, '^0+(%d)', '%1'))
@@ -52,6 +44,7 @@ local function find_group(key, name)
   end
 end
 """
+)
 
 _PLACES: Final = """local function first_of(stream)
   return stream['length'] > 0 and stream['first-entry'][1]

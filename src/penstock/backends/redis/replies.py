@@ -50,16 +50,6 @@ def failures(kept: bytes | None) -> int:
     return int(kept.partition(b":")[0]) if kept else 0
 
 
-def split_dead(page: Page) -> tuple[Page, list[bytes]]:
-    """*page* without the entries that were trimmed, and their ids."""
-    dead = [entry[0] for entry in page.entries if entry[1] is None]
-    if not dead:
-        return page, dead
-    kept = [i for i, entry in enumerate(page.entries) if entry[1] is not None]
-    counts = None if page.counts is None else [page.counts[i] for i in kept]
-    return Page(page.shard, [page.entries[i] for i in kept], counts), dead
-
-
 def group_info(shard: Shard, about: dict[str, Any], replies: Sequence[Any]) -> GroupInfo:
     """A group, from XINFO GROUPS, and what else was asked; the parking consumer is no member.
 

@@ -40,6 +40,17 @@ class Script:
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
+LESS: Final = """local function less(a, b)  -- ids; decimal strings are exact beyond 2^53
+  local a1, a2 = string.match(a, '^(%d+)-(%d+)$')
+  local b1, b2 = string.match(b, '^(%d+)-(%d+)$')
+  if a1 == b1 then a1, b1 = a2, b2 end
+  if #a1 ~= #b1 then return #a1 < #b1 end
+  return a1 < b1
+end
+"""
+"""For scripts that compare ids: whether *a* is before *b*."""
+
+
 OPEN: Final = Script(
     4,
     """-- open a session and see the marks. KEYS stream, meta, session, delayed
@@ -143,17 +154,9 @@ local length = redis.call('XLEN', KEYS[1])
 local wanted = length
 if ARGV[1] ~= '-1' then wanted = length - tonumber(ARGV[1]) end
 if wanted <= 0 then return {0, 0} end
-local function number_less(a, b)  -- decimal strings: exact beyond 2^53
-  if #a ~= #b then return #a < #b end
-  return a < b
-end
-local function less(a, b)
-  local a1, a2 = string.match(a, '^(%d+)-(%d+)$')
-  local b1, b2 = string.match(b, '^(%d+)-(%d+)$')
-  if a1 ~= b1 then return number_less(a1, b1) end
-  return number_less(a2, b2)
-end
-local bound = ARGV[2] ~= '' and ARGV[2] or nil
+"""
+    + LESS
+    + """local bound = ARGV[2] ~= '' and ARGV[2] or nil
 if ARGV[3] == '1' then
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local about = {}

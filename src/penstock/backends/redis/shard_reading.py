@@ -22,7 +22,7 @@ from penstock.backends.redis.edge import ConnectionLost, ReplyError
 from penstock.backends.redis.keys import as_stored
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, position_or_none
-from penstock.backends.redis.wire import Wire
+from penstock.backends.redis.wire import Wire, heed
 from penstock.clock import Clock
 from penstock.errors import BackendError
 from penstock.event import Position, Shard
@@ -124,7 +124,9 @@ class ShardReading:
         else:
             asked = []
         self._ask_lagging = now + ASK_LAGGING if asked else self._ask_lagging
-        infos = [_looked_at(wire.send("XINFO", "STREAM", place.key)) for place in asked]
+        infos = [wire.send("XINFO", "STREAM", place.key) for place in asked]
+        for info in infos:
+            info.add_done_callback(heed)
         self._infos = list(zip(asked, infos, strict=True))
         logs = sum(not place.shard.replay for place in places) or 1
         each = max(1, limit // logs)
@@ -212,12 +214,6 @@ async def _done(reading: asyncio.Future[Any], woken: asyncio.Event, wait: float)
     finally:
         waking.cancel()
     return reading.done()
-
-
-def _looked_at(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
-    """*future*, whose error nobody needs to ask for."""
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return future
 
 
 async def _pause(woken: asyncio.Event, wait: float) -> None:

@@ -13,17 +13,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.backends.redis.scripts import Script
+from penstock.backends.redis.scripts import LESS, Script
 
-_COMMON: Final = """
-local function less(a, b)  -- ids; decimal strings are exact beyond 2^53
-  local a1, a2 = string.match(a, '^(%d+)-(%d+)$')
-  local b1, b2 = string.match(b, '^(%d+)-(%d+)$')
-  if a1 == b1 then a1, b1 = a2, b2 end
-  if #a1 ~= #b1 then return #a1 < #b1 end
-  return a1 < b1
-end
-local function stream_end(key)
+_COMMON: Final = (
+    LESS
+    + """local function stream_end(key)
   local last, added = '0-0', 0
   if redis.call('EXISTS', key) == 1 then
     local info = redis.call('XINFO', 'STREAM', key)
@@ -39,6 +33,7 @@ local function same(key, last, added)
   return not less(last_now, last) and added_now >= tonumber(added)
 end
 """
+)
 
 FOUND: Final = Script(
     4,

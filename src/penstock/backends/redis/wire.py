@@ -276,6 +276,12 @@ def _last_word(request: _Request, error: Exception) -> str:
     return str(error)
 
 
+def heed(reply: asyncio.Future[Any]) -> None:
+    """Of a reply that perhaps nobody waits for: its error is none that was left behind."""
+    if not reply.cancelled():
+        reply.exception()
+
+
 def _unsent(transport: asyncio.Transport) -> int:
     """Bytes that the kernel holds and the other side has not taken yet, where it says so."""
     sock = transport.get_extra_info("socket")

@@ -134,11 +134,12 @@ async def test_a_reader_that_was_first_reads_all(client: Client, other: Client, 
         assert numbers(await take(aiter(reader), 1)) == [COUNT]
 
 
+@pytest.mark.parametrize("idempotent", [True, False])
 async def test_a_writer_that_was_first_goes_over(
-    client: Client, other: Client, signals: list[Signal]
+    client: Client, other: Client, signals: list[Signal], idempotent: bool
 ) -> None:
     """What it sends lies in the shard of its key, in order; receipts tell where."""
-    async with client.stream("orders").writer() as writer:
+    async with client.stream("orders").writer(idempotent=idempotent) as writer:
         await born(other, 1)
         receipts = [
             await writer.send({"n": n}, key=f"k{n % 7}", receipt=True) for n in range(1, COUNT)

@@ -69,7 +69,7 @@ async def open_session(  # noqa: PLR0917 - one caller's state
     status, *about = _texts(reply)
     if status == "open":
         return Open(marks, bool(about[0]))
-    if status == "other" and marks.shards == 1 and about[:2] == [*marks[:2]] and int(about[2]) > 1:
+    if status == "other" and _are_shards(about, marks):
         raise ShardsCame(keys.stream)
     raise ConfigError(_refusal(keys.stream, status, about, marks))
 
@@ -89,6 +89,11 @@ async def _mark(
     if status == "absent":
         return 0, ""
     raise ConfigError(_refusal(base.stream, status, found, marks))
+
+
+def _are_shards(stored: list[Any], wanted: Marks) -> bool:
+    """Whether a stream that was to be one log is in shards."""
+    return wanted.shards == 1 and stored[:2] == [*wanted[:2]] and int(stored[2]) > 1
 
 
 def _texts(reply: list[Any]) -> list[Any]:
@@ -154,6 +159,8 @@ async def open_bare(
     wanted = [marks.layout, marks.codec, str(marks.shards)]
     if version is not None and int(version) > VERSION:
         raise ConfigError(_refusal(keys.stream, "newer", [version], marks))
+    if version is not None and _are_shards(found, marks):
+        raise ShardsCame(keys.stream)
     if version is not None and found != wanted:
         raise ConfigError(_refusal(keys.stream, "other", found, marks))
     if version is None and marks.layout != "fields" and not options.foreign:

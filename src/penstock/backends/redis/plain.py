@@ -5,7 +5,9 @@ Does not    send anything again: a connection that breaks leaves OutcomeUnknown.
 Invariants  1. a batch without a reply is unknown, never repeated.
             2. batches are sent in the order of their submission; what waits behind an unknown one
                is not sent, nor what comes before its sender has heard.
-            3. nothing waits longer than `timeout` seconds for its outcome.
+            3. before the first batch on a connection the marks are looked at again: a stream that
+               had no event may have come to be in shards.
+            4. nothing waits longer than `timeout` seconds for its outcome.
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ from penstock.backends.redis.keys import Keys
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.opening import open_bare, open_session
 from penstock.backends.redis.wire import Arg, Wire
-from penstock.errors import BackendError, BackendRejected, ClosedError, ConfigError, OutcomeUnknown
+from penstock.errors import (
+    BackendError,
+    BackendRejected,
+    ClosedError,
+    ConfigError,
+    OutcomeUnknown,
+    PenstockError,
+)
 from penstock.event import Position
 from penstock.ports import AppendOptions, Fields, Marks, Stored, Terms
 
@@ -59,7 +68,6 @@ class PlainAppender:
             if "NOPERM" not in str(error):
                 raise
             await open_bare(self._link, self._keys, self._marks, self._options, error)
-        self._wire = self._link.now
 
     def submit(
         self,
@@ -115,8 +123,10 @@ class PlainAppender:
 
     async def _connect(self) -> None:
         try:
-            self._wire = await self._link.wire(self._options.timeout)
-        except BackendError as error:
+            wire = await self._link.wire(self._options.timeout)
+            await self.open()
+            self._wire = wire
+        except PenstockError as error:
             self._fail_all(error)
         finally:
             self._connecting = None
@@ -157,8 +167,10 @@ class PlainAppender:
         """What was sent is unknown, what was not is not stored."""
         flying, self._flying = self._flying, deque()
         waiting, self._waiting = self._waiting, deque()
-        place = self._link.address.place
-        mapped = unavailable(cause, place, verb="append to", key=self._keys.stream)
+        mapped = cause
+        if not isinstance(cause, PenstockError):
+            place = self._link.address.place
+            mapped = unavailable(cause, place, verb="append to", key=self._keys.stream)
         if flying:
             self._unheard = True
             loop = asyncio.get_running_loop()

@@ -37,6 +37,7 @@ async def holds(group: Group[Any], count: int) -> list[Any]:
     return await take([group], count)
 
 
+@pytest.mark.conformance("PU-053")
 async def test_the_mark_is_never_ahead_of_an_ack(servers: str) -> None:
     """Of ten events one in the middle stays in hand: the group goes on before it."""
     add(servers, range(10))
@@ -77,6 +78,7 @@ async def test_a_mark_that_is_gone_too_is_remembered_where_the_stream_is_the_sam
         assert numbers(await holds(group, 2)) == [10, 11]
 
 
+@pytest.mark.conformance("PU-053")
 async def test_a_stream_that_was_made_anew_is_read_from_its_oldest(servers: str) -> None:
     """Also one that has more events, and none of those that the member remembers."""
     add(servers, range(3))

@@ -142,6 +142,7 @@ async def test_events_whose_hand_back_is_queued_do_not_come_again_after_a_cut(
         assert pending_of(servers, "@penstock:parked") == 20
 
 
+@pytest.mark.conformance("SS-046")
 async def test_the_lost_reply_of_acks_and_parks_changes_nothing(servers: str) -> None:
     add(servers, range(40))
     async with through_proxy(servers) as (proxy, bad_url), watched(bad_url) as (client, signals):

@@ -96,6 +96,7 @@ def lenient(folder: Path, authority: Authority) -> Iterator[Node]:
     node.stop()
 
 
+@pytest.mark.conformance("SS-065")
 async def test_with_certificates_on_both_sides_all_roads_work(
     server: Node, authority: Authority
 ) -> None:

@@ -58,7 +58,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "CR-036": "Idle streams delay nobody: one read waits for all of them.",
         "CR-037": "Waiting for longer than the connection's timeout is no error.",
         "CR-038": "A cancelled wait loses nothing; a connection that was cut is made again.",
-        "CR-039": "A key of another type is told on entry.",
+        "CR-039": "A key of another type is told on entry; so is a missing right, when needed.",
         "CR-040": "NEWEST is one place: what comes while nobody asks is read.",
         "CR-041": "A text where streams should be is refused.",
         "CR-042": "Every program in the papers runs.",

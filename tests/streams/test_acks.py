@@ -40,6 +40,7 @@ async def test_delayed_acks_come_by_themselves(client: Client) -> None:
         assert time.monotonic() - begun >= 0.55
 
 
+@pytest.mark.conformance("SS-043")
 async def test_delayed_acks_of_a_block_that_fails_are_not_sent(client: Client) -> None:
     """What went wrong comes again; a block that ends well has done all that it was given."""
     stream = client.stream("orders")
@@ -58,6 +59,7 @@ async def test_delayed_acks_of_a_block_that_fails_are_not_sent(client: Client) -
         await nothing_comes(group, 0.6)
 
 
+@pytest.mark.conformance("CR-023", "SS-037")
 async def test_with_no_acks_nothing_is_kept(client: Client, url: str) -> None:
     """At most once: neither a failure nor a crash brings an event back."""
     stream = client.stream("orders")

@@ -48,6 +48,7 @@ async def failing_to_open(url: str, **options: Any) -> PenstockError:
 # --- servers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SS-069")
 async def test_a_server_that_refuses_connections_is_unavailable_within_the_timeout(
     unused_tcp_port: int,
 ) -> None:
@@ -344,6 +345,7 @@ async def test_only_events_are_settled(client: Client) -> None:
 # --- clients ---------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SS-069")
 async def test_a_client_is_used_within_its_block(url: str) -> None:
     """Before and after it says so; it is not opened again."""
     client = connect(url)

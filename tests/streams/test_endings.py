@@ -15,6 +15,7 @@ from streams.helping import PATIENCE, everything, fill, numbers, soon
 pytestmark = pytest.mark.one_loop
 
 
+@pytest.mark.conformance("SS-046")
 async def test_one_streams_failed_acks_do_not_drop_those_of_another(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,7 +72,7 @@ async def test_a_new_group_begins_at_the_oldest_event(client: Client) -> None:
     await nothing_is_left(stream)
 
 
-@pytest.mark.conformance("CR-017", "CR-026", "CR-031", "PU-031", "SS-034")
+@pytest.mark.conformance("CR-017", "CR-026", "CR-031", "PU-031", "PU-065", "SS-034")
 async def test_a_group_starts_where_its_first_member_says(
     client: Client, signals: list[Signal]
 ) -> None:
@@ -90,7 +90,7 @@ async def test_a_group_starts_where_its_first_member_says(
     assert "start-ignored" in [signal.kind for signal in signals]
 
 
-@pytest.mark.conformance("CR-022", "PU-029", "SS-033", "SS-048")
+@pytest.mark.conformance("CR-022", "PU-029", "SS-027", "SS-033", "SS-048")
 async def test_members_share_the_events(client: Client, url: str) -> None:
     """Each goes to one of them."""
     stream = await filled(client, 300)

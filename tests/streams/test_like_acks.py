@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock import Client, ConfigError, connect
+from penstock import Client, ConfigError, Signal, connect
 from penstock.event import Shard
 from streams.helping import fill, nothing_comes, numbers, soon, take
 from streams.test_group import crash
@@ -34,6 +34,22 @@ async def test_without_acks_nothing_is_ever_pending(client: Client) -> None:
     async with stream.group("billing", acks="none", member="bob") as group:
         await nothing_comes(group, 0.1)
         assert await pending(client, "orders", "billing") == 0
+
+
+@pytest.mark.conformance("CR-023", "SS-037")
+async def test_what_was_read_ahead_without_acks_is_told_when_its_member_leaves(
+    client: Client, signals: list[Signal]
+) -> None:
+    """Nobody gets it, and nothing is silent; what was handed out is not counted."""
+    stream = client.stream("orders")
+    await fill(stream, 50)
+    async with stream.group("billing", acks="none") as group:
+        await take(group, 10)
+        await soon(lambda: group.statistics().fetched == 50, "it has read ahead")
+    async with stream.group("billing") as group:
+        await nothing_comes(group, 0.1)
+    [told] = [signal for signal in signals if signal.kind == "events-dropped"]
+    assert (told.stream, told.group, told.count) == ("orders", "billing", 40)
 
 
 @pytest.mark.conformance("CR-028")

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from penstock import END, OLDEST, Client, ConfigError, NotFound, Reader, connect
+from penstock import (
+    END,
+    OLDEST,
+    BackendRejected,
+    Client,
+    ConfigError,
+    NotFound,
+    Reader,
+    connect,
+)
 from penstock.event import Shard
 from streams.helping import PATIENCE, fill, nothing_comes, number, numbers, soon, take
 from streams.test_group import crash
@@ -21,7 +30,7 @@ pytestmark = pytest.mark.one_loop
 # --- readers ---------------------------------------------------------------------------------
 
 
-@pytest.mark.conformance("CR-006")
+@pytest.mark.conformance("CR-006", "SS-027")
 async def test_an_iteration_goes_on_where_the_one_before_was_left(client: Client) -> None:
     """Within one block: nothing comes twice, nothing is left out."""
     stream = client.stream("orders")
@@ -97,6 +106,45 @@ async def test_a_text_is_no_list_of_streams(client: Client) -> None:
             client.reader(wrong)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="must be a list of streams"):
             client.group("billing", wrong)  # type: ignore[arg-type]
+
+
+async def test_a_stream_of_another_client_is_refused(client: Client) -> None:
+    """It would be looked for where it is not: on this one's server."""
+    async with connect("memory://elsewhere") as other:
+        there = other.stream("there")
+        with pytest.raises(ConfigError, match=r"of the client that reads them.*'there'"):
+            client.reader([there])
+        with pytest.raises(ConfigError, match="of the client that reads them"):
+            client.group("billing", [there])
+        here = client.stream("here")
+        async with here.reader() as reader, here.group("billing") as group:
+            for add in (reader.add_stream, group.add_stream):
+                with pytest.raises(ConfigError, match="of the client that reads them"):
+                    await add(there)
+
+
+@pytest.mark.conformance("CR-039")
+@pytest.mark.parametrize("missing", ["xread", "xreadgroup", "xinfo"])
+async def test_a_right_that_is_missing_is_told_by_name(servers: str, missing: str) -> None:
+    """On entry, or at the first step and every further one; never as silence."""
+    async with connect(servers) as admin:
+        await fill(admin.stream("orders"), 1)
+        rules = ("reset", "on", ">pw", "~*", "+@all", f"-{missing}")
+        await admin.redis.execute_command("ACL", "SETUSER", "limited", *rules)
+    options: dict[str, Any] = {"user": "limited", "password": "pw", "observer": lambda _: None}
+    async with connect(servers, **options) as client:
+        stream = client.stream("orders")
+        one = stream.group("billing") if missing == "xreadgroup" else stream.reader(start=OLDEST)
+
+        async def use() -> None:
+            async with one:
+                for _ in range(2):
+                    with pytest.raises(BackendRejected, match=f"NOPERM.*{missing}"):
+                        await one.receive(PATIENCE)
+                raise BackendRejected(f"NOPERM {missing}: it was told")
+
+        with pytest.raises(BackendRejected, match=f"NOPERM.*{missing}"):
+            await asyncio.wait_for(use(), PATIENCE)
 
 
 @pytest.mark.conformance("CR-037")

@@ -5,15 +5,39 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from redis.crc import key_slot
 
-from penstock import NEWEST, OLDEST, Client, ConfigError, Retention, after, connect
+from penstock import (
+    NEWEST,
+    OLDEST,
+    Client,
+    ConfigError,
+    Retention,
+    Retry,
+    after,
+    connect,
+)
 from penstock.backends.redis import takeovers
 from penstock.backends.redis.keys import Keys, hash_tag, stream_key
+from penstock.clock import Backoff
 from penstock.event import Shard
-from streams.helping import PATIENCE, everything, fill, nothing_comes, number, numbers, soon, take
+from penstock.testing import TcpProxy
+from streams.helping import (
+    PATIENCE,
+    everything,
+    fill,
+    nothing_comes,
+    number,
+    numbers,
+    put,
+    soon,
+    take,
+)
 from streams.test_group import crash
 from support.meter import lost
 
@@ -73,6 +97,32 @@ async def test_a_time_to_live_is_there_with_the_first_event(servers: str) -> Non
         assert await client.redis.execute_command("PTTL", "orders") <= 30_000
 
 
+@pytest.mark.conformance("PU-011")
+async def test_an_append_and_its_time_to_live_are_one_command(servers: str) -> None:
+    """Nothing can come between the two: neither a crash, nor a reply that is lost."""
+    async with connect(servers) as client:
+        orders = client.stream("orders", retention=Retention(ttl=60.0, sliding=True))
+        await orders.append({"n": 1})
+        await client.redis.execute_command("CONFIG", "RESETSTAT")
+        await orders.append({"n": 2})
+        stats = await client.redis.execute_command("INFO", "commandstats")
+    calls = {name.removeprefix("cmdstat_"): about["calls"] for name, about in stats.items()}
+    assert (calls["evalsha"], calls["xadd"]) == (1, 1)
+    assert calls["pexpire"] >= 1
+
+
+@pytest.mark.conformance("PU-012")
+async def test_a_stream_that_a_group_made_lives_from_its_first_event(servers: str) -> None:
+    """Its time to live is kept with it, and counted from when there is something in it."""
+    async with connect(servers) as client:
+        orders = client.stream("orders", retention=Retention(ttl=60.0))
+        async with orders.group("billing") as group:
+            assert await client.redis.pttl("orders") == -1
+            await orders.append({"n": 1})
+            assert 0 < await client.redis.pttl("orders") <= 60_000
+            assert number(await group.receive(PATIENCE)) == 1
+
+
 @pytest.mark.conformance("PU-065")
 async def test_what_a_stream_keeps_is_agreed_upon(client: Client, url: str) -> None:
     """It is stored with the stream: another client adopts it, and another wish is refused."""
@@ -116,14 +166,30 @@ def test_all_keys_of_a_stream_share_its_hash_tag() -> None:
     """So that each script stays in one slot, whatever the stream is called."""
     for shard in (Shard("orders"), Shard("{eu}orders"), Shard("orders", 3, 8)):
         keys = Keys.of(shard)
-        every = [
-            keys.meta,
-            keys.session("s"),
-            keys.beats("g"),
-            keys.parked("g"),
-            keys.attempts("g"),
-        ]
+        every = [*keys.kept, *keys.of_group("g"), keys.session("s")]
+        assert len(set(every)) >= 20
         assert {hash_tag(key) for key in every} == {hash_tag(stream_key(shard))}
+
+
+@pytest.mark.conformance("PU-068")
+@pytest.mark.parametrize("share", ["events", "shards"])
+async def test_whatever_is_stored_for_a_stream_is_in_its_slot(servers: str, share: Any) -> None:
+    """As Cluster reckons it: ids, delays, beats, what is parked, given up, replayed."""
+    async with connect(servers) as client:
+        stream = client.stream("orders", retention=Retention(max_events=1000))
+        await stream.append({"n": 0}, id="a")
+        await stream.append({"n": 1}, deliver_at=time.time() + 3600)
+        await fill(stream, 3, first=2)
+        async with stream.group("billing", share=share, retry=Retry(attempts=1)) as group:
+            for event in await take(group, 2):
+                group.fail(event, ValueError("no"))
+            await group.flush()
+            await soon(lambda: stream.dead_letters("billing").count(), "it is given up")
+            await stream.dead_letters("billing").replay()
+            await take(group, 2)
+            keys = await client.redis.keys("*")
+    assert len(keys) >= 6
+    assert len({key_slot(key) for key in keys}) == 1
 
 
 # --- readers ---------------------------------------------------------------------------------
@@ -224,6 +290,77 @@ async def test_after_all_were_away_what_was_in_flight_comes_to_the_first_one_bac
         assert sorted(numbers(await take(group, 30))) == list(range(30))
 
 
+@pytest.mark.conformance("PU-041")
+async def test_of_several_that_see_a_death_one_takes_over(client: Client, url: str) -> None:
+    """Each event comes again once, though three look at the same time."""
+    stream = client.stream("orders")
+    await fill(stream, 60)
+    seen: list[int] = []
+
+    async def work(group: Any) -> None:
+        async for event in group:
+            seen.append(number(event))
+            group.ack(event)
+
+    async with connect(url, observer=lambda _: None) as other, AsyncExitStack() as stack:
+        crashed = other.stream("orders").group("billing", member="bob", lease=0.4)
+        await crashed.__aenter__()
+        await take(crashed, 60)
+        groups = []
+        for name in ("alfred", "carol", "dave"):
+            one = await stack.enter_async_context(connect(url, observer=lambda _: None))
+            group = one.stream("orders").group("billing", member=name, lease=0.4)
+            groups.append(await stack.enter_async_context(group))
+        tasks = [asyncio.create_task(work(group)) for group in groups]
+        await crash(crashed)
+        try:
+            await soon(lambda: len(seen) >= 60, "all of it is handled", 20.0)
+            await asyncio.sleep(0.6)  # whoever else looks finds nothing
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    assert sorted(seen) == list(range(60))
+
+
+@pytest.mark.conformance("PU-047")
+async def test_a_stream_that_is_added_to_a_group_begins_where_the_group_did(
+    client: Client,
+) -> None:
+    """At the newest: what it had before is nobody's."""
+    a, b = client.stream("a"), client.stream("b")
+    await fill(a, 2)
+    await fill(b, 2)
+    async with client.group("billing", [a], start=NEWEST) as group:
+        await group.add_stream(b)
+        await fill(b, 1, first=2)
+        event = await group.receive(PATIENCE)
+        assert event is not None
+        assert (event.stream, number(event)) == ("b", 2)
+
+
+@pytest.mark.conformance("PU-053")
+async def test_a_stream_that_goes_again_and_again_makes_no_busy_loop(servers: str) -> None:
+    """Nor one that stays away: a member asks a few times a second, and is there when it comes."""
+    async with connect(servers, observer=lambda _: None) as client, connect(servers) as other:
+        stream = client.stream("orders")
+        await fill(stream, 1)
+        async with stream.group("billing", lease=0.6) as group:
+            group.ack(await take(group, 1))
+            await group.flush()
+            for n in range(1, 4):
+                await other.redis.delete("orders")
+                await other.redis.execute_command("CONFIG", "RESETSTAT")
+                await asyncio.sleep(0.5)
+                stats = await other.redis.execute_command("INFO", "commandstats")
+                assert sum(about["calls"] for about in stats.values()) < 300
+                await put(other, "orders", "n", str(n))
+                event = await group.receive(PATIENCE)
+                assert number(event) == n
+                group.ack([event] if event else [])
+                await group.flush()
+
+
 @pytest.mark.conformance("PU-042")
 async def test_groups_of_one_name_on_two_streams_have_nothing_in_common(client: Client) -> None:
     """The same member on both; one is dropped, and the other goes on."""
@@ -262,6 +399,40 @@ async def test_closing_is_prompt_and_twice_is_fine(client: Client) -> None:
         await group.aclose()
         await group.aclose()
     assert time.monotonic() - begun < 2 + lost(begun)
+
+
+@pytest.mark.conformance("PU-058", "SS-066")
+def test_the_delays_of_connecting_grow_are_spread_and_are_capped() -> None:
+    """They begin anew when something went well."""
+    backoff = Backoff(first=0.05, cap=2.0)
+    for ceiling in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0):
+        assert ceiling / 2 <= backoff.next() <= ceiling
+    assert len({Backoff().next() for _ in range(20)}) > 10
+    for _ in range(2000):
+        backoff.next()
+    backoff.reset()
+    assert backoff.next() <= 0.05
+
+
+@pytest.mark.conformance("PU-055", "PU-058")
+async def test_closing_ends_the_waiting_for_a_server_that_is_away(embedded_url: str) -> None:
+    """Whatever delay it was in; and what is asked of it meanwhile is told as such."""
+    host, _, port = embedded_url.removeprefix("redis://").partition(":")
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(TcpProxy((host, int(port))))
+        url = f"redis://127.0.0.1:{proxy.port}"
+        async with connect(url, observer=lambda _: None, timeout=0.5) as client:
+            stream = client.stream("orders")
+            await fill(stream, 1)
+            reader = await stream.reader(start=OLDEST).__aenter__()
+            await take(reader, 1)
+            await stack.aclose()  # from now on, nobody listens there
+            waiting = asyncio.create_task(reader.receive())
+            await asyncio.sleep(1.0)  # by now it waits for longer between its tries
+            begun = time.monotonic()
+            await reader.aclose()
+            assert await asyncio.wait_for(waiting, PATIENCE) is None
+            assert time.monotonic() - begun < 0.8  # it may wait for two seconds
 
 
 @pytest.mark.conformance("PU-056")

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from penstock import NEWEST, OLDEST, Client, connect
+from penstock import NEWEST, OLDEST, Client, Position, connect
 from penstock.event import Shard
+from penstock.rules.gaps import LAST
 from penstock.streams.group import Group
 from penstock.streams.reader import Reader
 from streams.helping import PATIENCE, everything, fill, nothing_comes, number, numbers, take
@@ -60,7 +61,7 @@ async def test_explicit_times_come_in_any_order(client: Client) -> None:
 # --- readers ---------------------------------------------------------------------------------
 
 
-@pytest.mark.conformance("SS-023")
+@pytest.mark.conformance("PU-019", "SS-023")
 async def test_the_newest_is_one_place_in_each_stream_and_shard(client: Client) -> None:
     """In streams that are there, empty or to come: all that is appended after entering is read."""
     full, parts = client.stream("full"), client.stream("parts", shards=3)
@@ -78,6 +79,24 @@ async def test_the_newest_is_one_place_in_each_stream_and_shard(client: Client) 
             await late.append({"n": n + 20})
         found = numbers(await take(reader, 18))
     assert sorted(found) == [*range(10, 16), *range(20, 26), *range(30, 36)]
+
+
+@pytest.mark.conformance("SS-024")
+async def test_the_oldest_is_all_history_and_then_what_comes(client: Client) -> None:
+    """Also from a stream in shards; without an end, and without a seam."""
+    stream, parts = client.stream("orders"), client.stream("parts", shards=3)
+    await fill(stream, 700)
+    await fill(parts, 30, first=1000)
+    async with client.reader([stream, parts], start=OLDEST) as reader:
+        events = await take(reader, 400)
+        await fill(stream, 50, first=700)
+        events += await take(reader, 380)
+        await nothing_comes(reader, 0.05)
+        await fill(stream, 1, first=750)
+        await fill(parts, 1, first=1030)
+        events += await take(reader, 2)
+    assert numbers(e for e in events if e.stream == "orders") == list(range(751))
+    assert sorted(numbers(e for e in events if e.stream == "parts")) == list(range(1000, 1031))
 
 
 @pytest.mark.conformance("SS-047")
@@ -181,6 +200,59 @@ async def test_what_was_taken_over_belongs_to_who_took_it(client: Client, url: s
     async with stream.group("billing", member="bob", lease=0.4) as bob:
         await fill(stream, 1, first=3)
         assert number(await bob.receive(PATIENCE)) == 3
+
+
+@pytest.mark.conformance("SS-064")
+async def test_streams_are_listed_and_ranges_are_read_by_time(client: Client) -> None:
+    """By patterns on their names; a position of a time bounds a range, both ends included."""
+    for name in ("orders-eu", "orders-us", "invoices"):
+        await fill(client.stream(name), 1)
+    await fill(client.stream("orders-parts", shards=3), 1)
+    assert set(await client.streams("orders-*")) == {"orders-eu", "orders-us", "orders-parts"}
+    assert set(await client.streams()) >= {"invoices", "orders-parts"}
+    stream = client.stream("times")
+    first = await fill(stream, 3)
+    await asyncio.sleep(0.005)
+    second = await fill(stream, 3, first=3)
+    last_of_first, of_second = Position((first[-1][0], LAST)), Position((second[0][0], 0))
+    assert numbers(await stream.read_range(end=last_of_first)) == [0, 1, 2]
+    assert numbers(await stream.read_range(of_second)) == [3, 4, 5]
+    assert numbers(await stream.read_range(second[1], second[1])) == [4]
+    assert numbers(await stream.read_range(first[1], second[2], limit=2)) == [1, 2]
+
+
+@pytest.mark.conformance("SS-065")
+async def test_the_database_of_the_url_is_the_one_that_is_used(servers: str) -> None:
+    """By all that speaks to the server: nothing is left in any other."""
+    async with connect(f"{servers}/3") as client, connect(servers, db=3) as same:
+        stream = client.stream("orders")
+        await fill(stream, 3)
+        async with (
+            stream.reader(start=OLDEST) as reader,
+            same.stream("orders").group("billing", lease=0.4) as group,
+        ):
+            assert numbers(await take(reader, 3)) == numbers(await take(group, 3)) == [0, 1, 2]
+            await nothing_comes(group, 0.5)  # it beats, and looks around
+        async with connect(servers) as other:
+            assert await other.redis.keys("*") == []
+            assert await other.stream("orders").length() == 0
+        assert await client.redis.keys("*")
+
+
+@pytest.mark.conformance("SS-067")
+async def test_closing_a_client_stores_what_its_writers_have_sent(url: str) -> None:
+    """Though nobody has left their blocks: as leaving them would."""
+    client = connect(url)
+    await client.__aenter__()
+    writer = await client.stream("orders").writer().__aenter__()
+    receipts = [await writer.send({"n": n}, receipt=True) for n in range(300)]
+    await client.aclose()
+    async with asyncio.timeout(PATIENCE):
+        positions = [await receipt for receipt in receipts if receipt is not None]
+    async with connect(url) as watching:
+        held = await watching.stream("orders").read_range(limit=1000)
+    assert [event.position for event in held] == positions
+    assert numbers(held) == list(range(300))
 
 
 @pytest.mark.conformance("SS-067")

@@ -77,6 +77,7 @@ async def test_shards_are_kept_one_by_one(client: Client) -> None:
     assert sorted(numbers(await everything(stream))) == list(range(18, 30))
 
 
+@pytest.mark.conformance("SS-019")
 async def test_what_is_too_old_goes(client: Client) -> None:
     """By the time of appending, on the server's clock."""
     stream = client.stream("orders", retention=Retention(max_age=0.6))

@@ -110,7 +110,7 @@ async def test_what_a_dead_member_held_comes_from_every_shard(client: Client, ur
     assert sorted(numbers(again)) == list(range(30))
 
 
-@pytest.mark.conformance("SS-019")
+@pytest.mark.conformance("PU-014", "SS-019")
 async def test_administration_counts_all_shards(client: Client) -> None:
     """Length, trim (by shard), read_range and remove by shard, destroy of everything."""
     stream = client.stream("{t}orders", shards=2)

@@ -72,6 +72,7 @@ def test_a_wrong_url_is_refused_with_what_must_hold(text: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", LATER)
+@pytest.mark.conformance("SS-068")
 def test_a_scheme_that_is_to_come_is_refused_as_such(scheme: str) -> None:
     """So that nobody looks for a typing error; what there is is named."""
     with pytest.raises(ConfigError, match="not offered yet") as error:

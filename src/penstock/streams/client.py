@@ -267,7 +267,7 @@ class Client:
             ConfigError: no streams, a prefetch below 1, a `where` that is none of the four, or a
                 saved position that names none of the streams.
         """
-        check_streams(streams)
+        check_streams(streams, self)
         return Reader(self, streams, start=start, until=until, where=where, prefetch=prefetch)
 
     @overload
@@ -328,7 +328,7 @@ class Client:
             ConfigError: an option that is out of range, or that the backend does not offer.
         """
         check_label("group", name)
-        check_streams(streams)
+        check_streams(streams, self)
         checked = GroupOptions.of(options, acks)
         if acks == "explicit":
             return Group(self, name, streams, checked)
@@ -360,10 +360,10 @@ class Client:
     async def aclose(self) -> None:
         """Close what is open of readers, groups and writers, all connections, an embedded server.
 
-        What cannot be closed in order keeps nothing else open. Cancelled: it goes on behind.
+        Waits for what writers and acks have sent. Cancelled: it goes on behind.
 
         Raises:
-            PenstockError: the first that closing one of them raised; all are closed by then.
+            PenstockError: the first that closing one of them raised; all others are closed too.
         """
         self._closed = True
         if self._closing is None:

@@ -16,7 +16,7 @@ Used by     `membership.Membership`.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from penstock.clock import Backoff
@@ -166,6 +166,17 @@ class Fetching(Generic[T]):
         self._settling.hand_back(self._inbox.clear(), 0.0)
         await member.rest()
         self._asks = False
+
+    def leave(self, signal: Tell) -> None:
+        """Nobody sees what is not yielded: it comes again elsewhere, or is told to be lost."""
+        left = self._inbox.clear()
+        lost = Counter(e.stream for e in left if self.noack and e.deliveries == 1)
+        for stream, count in lost.items():
+            text = (
+                f"a member without acks left with {count} events of {stream!r} that it had read "
+                f"ahead; nobody gets them"
+            )
+            signal("events-dropped", text, stream, count)
 
     async def _until_room(self, ending: Ending, seconds: float | None = None) -> None:
         ending.busy()

@@ -25,6 +25,7 @@ from penstock.streams.group_options import GroupOptions
 from penstock.streams.group_work import GroupWork
 from penstock.streams.inbox import Batches
 from penstock.streams.membership import Membership
+from penstock.streams.names import check_streams
 from penstock.streams.shard_membership import ShardMembership
 
 if TYPE_CHECKING:
@@ -148,10 +149,11 @@ class GroupReader(Generic[T]):
         `start` goes for it as for the others. Cancelled: it may be shared or not; call again.
 
         Raises:
-            ConfigError: the handle asks for another format than is stored.
+            ConfigError: the handle is another client's, or asks for another format than is stored.
             BackendError: refused, or not reachable.
             ClosedError: the group is not open, or has read to its end.
         """
+        check_streams([stream], self._client)
         await self._work.add_stream(stream)
         self._names.add(stream.name)
 

@@ -356,7 +356,7 @@ class Membership(Generic[T]):
             for task in self._tasks:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._inbox.clear()
+        self._fetching.leave(self._signal)
         self._inbox.end()
         if self._member is None:
             return

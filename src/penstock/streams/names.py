@@ -63,11 +63,16 @@ def check_label(kind: str, name: Any) -> str:
     return name
 
 
-def check_streams(streams: Sequence[Any]) -> None:
-    """Raise ConfigError if *streams* are not handles: a text is a sequence too, of letters."""
+def check_streams(streams: Sequence[Any], client: Any) -> None:
+    """Raise ConfigError if *streams* are not handles of *client*: a text is a sequence too."""
     for stream in streams:
         if not isinstance(getattr(stream, "name", None), str):
             raise ConfigError(
                 f"streams must be a list of streams, such as client.stream('orders'), "
                 f"got {stream!r} among {streams!r}"
+            )
+        if stream.client is not client:
+            raise ConfigError(
+                f"streams must be of the client that reads them: write "
+                f"client.stream({stream.name!r}); got one of {stream.client!r}"
             )

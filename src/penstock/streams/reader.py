@@ -17,6 +17,7 @@ from penstock.errors import ClosedError, ConfigError
 from penstock.event import Event, Position, Shard, Start, Until
 from penstock.rules.filters import Where
 from penstock.streams.inbox import Batches, Inbox
+from penstock.streams.names import check_streams
 from penstock.streams.reading import ReaderStatistics, Reading
 from penstock.streams.saved import Saved, load, save
 
@@ -185,11 +186,12 @@ class Reader(Generic[T]):
 
         Raises:
             ConfigError: it is read already, and a start is given (`seek` moves it); or the reader
-                ends at a position, which is one of its only stream.
+                ends at a position, which is one of its only stream; or it is another client's.
             BackendError: refused, or not reachable.
             ClosedError: not open.
         """
         self._moving()
+        check_streams([stream], self._client)
         if stream.name in self._streams and start is not None:
             raise ConfigError(
                 f"{stream.name!r} is read already, so it cannot begin at {start}; "

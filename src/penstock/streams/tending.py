@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 from penstock.errors import BackendUnavailable, PenstockError
 from penstock.ports import Appender, StreamInfo, Tended
 from penstock.signals import Signal
 from penstock.streams.retaining import Janitor
+from penstock.streams.writer import Writer
 
 if TYPE_CHECKING:
     from penstock.streams.client import Client
@@ -76,16 +77,21 @@ class Tender:
         self._begin()
 
     async def aclose(self, others: Iterable[Appender] = ()) -> list[PenstockError]:
-        """Look no more; close what is open, and *others*. What that raised, all being closed."""
+        """Look no more; close what is open, and *others*. What that raised, all being closed.
+
+        A writer is flushed first, as it is when its block is left.
+        """
         self._always.clear()
         tasks = [*self._telling.values(), *([self._task] if self._task is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         failed: list[PenstockError] = []
-        for one in (*self.open, *others):
+        opened: list[Any] = [one for one in self.open if one.open_streams]
+        flushes = [one.flush for one in opened if isinstance(one, Writer)]
+        for step in (*flushes, *(one.aclose for one in (*self.open, *others))):
             try:
-                await one.aclose()
+                await step()
             except PenstockError as error:
                 failed.append(error)
         return failed

@@ -7,9 +7,10 @@ Invariants  1. without --apply nothing is changed.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -20,6 +21,15 @@ from penstock.cli import render
 from penstock.cli.options import connect, events, json_option, tell, url_option
 from penstock.cli.progress import progress
 from penstock.cli.running import run
+
+AT_ONCE: Final = 200
+"""Groups that are looked at together."""
+
+PATIENCE: Final = 1.0
+"""Seconds after which it is said why nothing happens."""
+
+Place = tuple[str, str]
+"""A stream key, and a group of it."""
 
 
 class Outcome(NamedTuple):
@@ -81,24 +91,48 @@ async def _rescue(  # noqa: PLR0917 - handed through from the command
 ) -> int:
     async with connect(url) as client:
         link = _link(client)
-        keys = await _keys(client, stream)
-        outcomes: list[Outcome] = []
-        members = 0
-        for key in keys:
+        places: list[Place] = []
+        for key in await _keys(client, stream):
             if group is not None:
                 await rescuer.require(link, key, group)
-            for name in [group] if group is not None else await rescuer.group_names(link, key):
-                outcomes += await _one_group(link, key, name, apply, idle, to)
-                members += await rescuer.living_members(link, key, name)
+            names = [group] if group is not None else await rescuer.group_names(link, key)
+            places += [(key, name) for name in names]
+        outcomes: list[Outcome] = []
+        members = 0
+        for (key, name), found in zip(places, await _holders(link, places, idle), strict=True):
+            outcomes += await _one_group(link, key, name, found, apply, idle, to)
+            members += await rescuer.living_members(link, key, name)
     _show(outcomes, as_json)
     _conclude(outcomes, apply, members, to)
     return 0
 
 
+async def _holders(link: Any, places: Sequence[Place], idle: float) -> list[Sequence[Holder]]:
+    """Who holds what in each group. Members of ours are watched for a lease: all groups at once."""
+    found: list[Sequence[Holder]] = []
+    for at in range(0, len(places), AT_ONCE):
+        page = places[at : at + AT_ONCE]
+        asked = [rescuer.holders(link, key, name, idle) for key, name in page]
+        looking = asyncio.ensure_future(asyncio.gather(*asked))
+        try:
+            done, _ = await asyncio.wait([looking], timeout=PATIENCE)
+            if not done:
+                tell("watching members of Penstock for their lease; who beats is left alone")
+            found += await looking
+        finally:
+            looking.cancel()
+    return found
+
+
 async def _one_group(  # noqa: PLR0917 - handed through from the command
-    link: Any, key: str, group: str, apply: bool, idle: float, to: str | None
+    link: Any,
+    key: str,
+    group: str,
+    found: Sequence[Holder],
+    apply: bool,
+    idle: float,
+    to: str | None,
 ) -> list[Outcome]:
-    found = await rescuer.holders(link, key, group, idle)
     if not apply:
         return [_planned(group, holder, idle) for holder in found if holder.consumer != to]
     outcomes: list[Outcome] = []

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from penstock import BackendUnavailable
 from penstock.cli import render
+from penstock.cli.options import warn
 from penstock.cli.render import Table
 
 
@@ -44,11 +46,12 @@ def show(
 async def watch(look: Callable[[], Awaitable[Shown]], every: float, as_json: bool) -> None:
     """Show what *look* says, now and every *every* seconds, until interrupted.
 
-    On a terminal the old picture is replaced; in a pipe each one follows the last.
+    On a terminal the old picture is replaced; in a pipe each one follows the last. A server that
+    is away is said, and looked for again.
     """
     if as_json or not sys.stdout.isatty():
         while True:
-            shown = await look()
+            shown = await _patiently(look, every)
             show(shown.tables, shown.objects, as_json)
             sys.stdout.flush()
             await asyncio.sleep(every)
@@ -58,7 +61,20 @@ async def watch(look: Callable[[], Awaitable[Shown]], every: float, as_json: boo
 
     with Live(auto_refresh=False) as live:
         while True:
-            shown = await look()
+            shown = await _patiently(look, every)
             tables = [render.as_rich(table) for table in shown.tables if table.rows]
             live.update(Together(*tables, Text(render.visible(shown.remark))), refresh=True)
+            await asyncio.sleep(every)
+
+
+async def _patiently(look: Callable[[], Awaitable[Shown]], every: float) -> Shown:
+    """What *look* says, as soon as the server can be reached; said once while it cannot."""
+    said = False
+    while True:
+        try:
+            return await look()
+        except BackendUnavailable as error:
+            if not said:
+                warn(f"{error}; looking again")
+            said = True
             await asyncio.sleep(every)

@@ -17,8 +17,10 @@ def test_events_of_one_key_wait_for_each_other() -> None:
     assert lanes.admit(None, 5)
     assert not lanes.admit("a", 6)
     assert lanes.waiting == 2
-    assert lanes.leave(None) is None
-    assert [lanes.leave("a"), lanes.leave("a"), lanes.leave("a")] == [2, 6, None]
+    assert lanes.leave(None, 4) is None
+    assert (lanes.front("a"), lanes.front("c"), lanes.front(None)) == (1, None, None)
+    assert [lane.front for lane in lanes.crowded()] == [1]
+    assert [lanes.leave("a", one) for one in (1, 2, 6)] == [2, 6, None]
     assert lanes.waiting == 0
     assert lanes.admit("a", 7)
 
@@ -28,12 +30,13 @@ def test_what_waits_behind_a_failure_is_given_up() -> None:
     lanes: Lanes[int] = Lanes()
     for event in (1, 2, 3):
         lanes.admit("a", event)
-    assert lanes.give_up("a") == [2, 3]
-    assert lanes.give_up(None) == []
-    assert lanes.admit("a", 1)
-    assert not lanes.admit("a", 2)
-    assert lanes.clear() == [2]
-    assert (lanes.waiting, lanes.leave("a")) == (0, None)
+    assert lanes.give_up("a", 1) == [2, 3]
+    assert lanes.give_up(None, 9) == []
+    assert lanes.admit("a", 4)
+    assert not lanes.admit("a", 5)
+    assert (lanes.leave("a", 1), lanes.give_up("a", 1)) == (None, [])  # it ended after all
+    assert lanes.clear() == [5]
+    assert (lanes.waiting, lanes.leave("a", 4), lanes.front("a")) == (0, None, None)
 
 
 def test_any_sequence_keeps_the_order_of_each_key() -> None:
@@ -49,7 +52,7 @@ def test_any_sequence_keeps_the_order_of_each_key() -> None:
             busy.add(key)
             out[key].append(event)
         for done in [one for one in busy if chance.random() < 0.4]:
-            following = lanes.leave(done)
+            following = lanes.leave(done, out[done][-1])
             if following is None:
                 busy.discard(done)
             else:

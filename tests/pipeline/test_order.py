@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 
 import pytest
 
@@ -76,3 +77,54 @@ async def test_a_key_that_fails_waits_while_others_flow(url: str) -> None:
     assert [number for key, number in done if key == "good"] == list(range(6))
     assert [number for key, number in done if key == "bad"] == list(range(6))
     assert done.index(("good", 5)) < done.index(("bad", 0))
+
+
+async def test_what_waits_behind_slow_calls_is_neither_failed_nor_passed(memory: str) -> None:
+    """It is in nobody's hand: `hold` is for calls. Nor is it passed by one that came later."""
+    app, calls = App(memory), list[tuple[int, int]]()
+
+    @app.on("orders", group="billing", share="shards", concurrency=4, hold=1.2)
+    async def bill(event: Event[Order]) -> None:
+        await asyncio.sleep(0.35)
+        calls.append((event.value.number, event.attempts))
+
+    async with app:
+        stream = app.client.stream("orders", type=Order)
+        for number in range(6):
+            await stream.append(Order(number), key="k")
+        await soon(lambda: len(calls) == 6, "all")
+        assert app.statistics()["bill"].group.expired == 0
+    assert calls == [(number, 0) for number in range(6)]
+
+
+async def test_a_key_is_not_stuck_behind_a_thread_that_hangs(memory: str) -> None:
+    """Its event is tried again after `hold`, those behind it after it, none of them failed."""
+    app, calls, release = App(memory, drain_timeout=0.1), list[tuple[int, int]](), threading.Event()
+
+    @app.on(
+        "orders",
+        group="billing",
+        share="shards",
+        concurrency=2,
+        hold=0.5,
+        retry=Retry(first=0.05, cap=0.05),
+    )
+    def bill(event: Event[Order]) -> None:
+        if (event.value.number, event.attempts) == (0, 0):
+            release.wait(30.0)
+            return
+        calls.append((event.value.number, event.attempts))
+
+    try:
+        async with app:
+            stream = app.client.stream("orders", type=Order)
+            for number in range(3):
+                await stream.append(Order(number), key="k")
+            await soon(lambda: len(calls) == 3, "all")
+            release.set()
+            await soon(lambda: not app.statistics()["bill"].running, "the one that was too late")
+            await stream.append(Order(3), key="k")
+            await soon(lambda: len(calls) == 4, "the next")
+    finally:
+        release.set()
+    assert calls == [(0, 1), (1, 0), (2, 0), (3, 0)]

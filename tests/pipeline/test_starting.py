@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from penstock import App, ClosedError, ConfigError, connect
+from penstock.streams.group_reader import GroupReader
 from pipeline.helping import Order, orders, pending, soon
 
 pytestmark = pytest.mark.one_loop
@@ -98,6 +100,30 @@ async def test_an_app_that_runs_is_not_run_by_another_too(memory: str) -> None:
     async with shop:
         with pytest.raises(ClosedError, match="this one"):
             await billing.__aenter__()
+
+
+async def test_a_server_that_is_away_does_not_stretch_the_time_of_a_drain(
+    memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handing back is within it, and a second signal ends that too."""
+    app = App(memory, drain_timeout=60.0)
+
+    @app.on("orders", group="billing")
+    async def bill(_: Order) -> None: ...
+
+    async def stop(group: Any) -> None:
+        group._work.opened().end()
+        await asyncio.sleep(60.0)
+
+    monkeypatch.setattr(GroupReader, "stop", stop)
+    async with app:
+        await asyncio.wait_for(app.drain(0.1), 10.0)
+    running = asyncio.create_task(app.run(signals=True))
+    await soon(lambda: app.running, "entered")
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.05)
+    assert await asyncio.wait_for(running, 10.0) is True  # nothing was cut
 
 
 BLOCKED = """

@@ -12,6 +12,7 @@ Invariants  1. an event is taken out of the group when a worker is free for it, 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 from penstock.errors import ConfigError, LeaseLost, PenstockError
@@ -70,6 +71,7 @@ class Runner:
         self._room = asyncio.Event()
         self._stopping = self._closing = False
         self._workers: list[asyncio.Task[None]] = []
+        self._keeper: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Look at the streams, join the group.
@@ -91,6 +93,8 @@ class Runner:
         for number in range(self.handler.concurrency):
             name = f"penstock-handler-{self.handler.name}-{number}"
             self._workers.append(asyncio.create_task(work(), name=name))
+        if self._lanes is not None:
+            self._keeper = asyncio.create_task(self._keep_waiting(), name="penstock-lanes")
 
     async def wait(self) -> None:
         """Wait until all workers have ended; raises what the first one failed with.
@@ -122,6 +126,9 @@ class Runner:
             BackendError: an ack could not be saved.
         """
         self._closing = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait((self._keeper,))
         running = [worker for worker in self._workers if not worker.done()]
         for worker in running:
             worker.cancel()
@@ -173,7 +180,7 @@ class Runner:
             following: Event[Any] | None = event
             while following is not None:
                 handled = await self.handling.handle((following,))
-                following = self._next_of(following, going=handled.kind not in ("failed", "retry"))
+                following = self._next_of(following, going=handled.kind in ("acked", "rejected"))
 
     async def _batches(self) -> None:
         assert self.handler.batch is not None
@@ -191,7 +198,12 @@ class Runner:
                     await self._room.wait()
                     continue
                 event = await anext(self.group, None)
-                if event is None or self._lanes.admit(event.key, event):
+                if event is None:
+                    return None
+                front = self._lanes.front(event.key)
+                if front is not None and not self.group.holds(front):
+                    self._leave_lane(front)  # it was held too long, and its call does not end
+                if self._lanes.admit(event.key, event):
                     return event
         return None
 
@@ -203,16 +215,35 @@ class Runner:
         if self._lanes is None:
             return None
         self._room.set()
-        if not going:
-            self._give_back(self._lanes.give_up(event.key))
+        following = self._lanes.leave(event.key, event) if going else None
+        if following is None:
+            self._leave_lane(event)
             return None
-        while (following := self._lanes.leave(event.key)) is not None:
-            try:
-                self.group.extend(following)  # it has waited: its hold begins now
-            except LeaseLost:
-                continue
-            return following
-        return None
+        try:
+            self.group.extend(following)  # it has waited: its hold begins now
+        except LeaseLost:
+            self._leave_lane(following)
+            return None
+        return following
+
+    def _leave_lane(self, front: Event[Any]) -> None:
+        """What waited behind it comes again behind it."""
+        assert self._lanes is not None
+        self._give_back(self._lanes.give_up(front.key, front))
+        self._room.set()
+
+    async def _keep_waiting(self) -> None:
+        """What waits in a lane is in nobody's hand yet: its hold must not end there."""
+        assert self._lanes is not None
+        while True:
+            await self._client.clock.sleep(self.options.hold / 4)
+            for lane in self._lanes.crowded():
+                if not self.group.holds(lane.front):
+                    self._leave_lane(lane.front)
+                    continue
+                for event in lane.waiting:
+                    with suppress(LeaseLost):  # found when its turn comes
+                        self.group.extend(event)
 
     def _give_back(self, events: list[Event[Any]]) -> None:
         if events:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from penstock.pipeline.handlers import Handler
@@ -96,9 +95,8 @@ class Running:
         Raises:
             TimeoutError: some still run; they are left to themselves.
         """
-        await asyncio.gather(*(runner.stop() for runner in self._runners))
         hurried = asyncio.ensure_future(self._hurry.wait())
-        ended = asyncio.gather(*(asyncio.shield(task) for task in self._followers))
+        ended = asyncio.ensure_future(self._stop())
         try:
             await asyncio.wait(
                 (ended, hurried), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
@@ -106,11 +104,17 @@ class Running:
         finally:
             hurried.cancel()
             ended.cancel()
-            with suppress(asyncio.CancelledError):
-                await ended
+            await asyncio.wait((hurried, ended))
+        if not ended.cancelled():
+            ended.result()
         if left := self._left():
             within = "when told to hurry" if self._hurry.is_set() else f"within {timeout} s"
             raise TimeoutError(f"not drained {within}: {', '.join(left)}")
+
+    async def _stop(self) -> None:
+        """Take nothing more, hand back, and see all calls end."""
+        await asyncio.gather(*(runner.stop() for runner in self._runners))
+        await asyncio.gather(*(asyncio.shield(task) for task in self._followers))
 
     async def leave(self, timeout: float) -> bool:
         """Drain within *timeout* seconds, cut what still runs, close; whether nothing was cut.

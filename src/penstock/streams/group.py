@@ -126,6 +126,10 @@ class Group(GroupReader[T]):
         """
         self._work.extend(event)
 
+    def holds(self, event: Event[T]) -> bool:
+        """Whether *event* is in hand: neither settled, nor held too long, nor another member's."""
+        return self._work.holds(event)
+
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Take outcomes: done is acked, failed is nacked, returned is handed back uncounted."""
         done = [outcome.event for outcome in outcomes if outcome.kind == "done"]

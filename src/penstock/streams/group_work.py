@@ -75,6 +75,10 @@ class GroupWork(Protocol[T]):
         """See `Group.extend`."""
         ...
 
+    def holds(self, event: Event[T]) -> bool:
+        """See `Group.holds`."""
+        ...
+
     async def flush(self) -> None:
         """See `GroupReader.flush`."""
         ...

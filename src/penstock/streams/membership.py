@@ -186,6 +186,10 @@ class Membership(Generic[T]):
         self._check_open()
         self.ledger.extend(event, self._clock.monotonic())
 
+    def holds(self, event: Event[T]) -> bool:
+        """See `Group.holds`."""
+        return self.ledger.in_hand(event)
+
     async def flush(self) -> None:
         """See `GroupReader.flush`."""
         if self._member is not None:

@@ -43,6 +43,15 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+async def set_within(event: asyncio.Event, seconds: float | None) -> None:
+    """Wait until *event* is set, for at most *seconds*; None: for as long as it takes."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
 class Backoff:
     """Delays that grow, are capped, and are spread so that many clients do not come at once.
 

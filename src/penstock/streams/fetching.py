@@ -19,7 +19,7 @@ import asyncio
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from penstock.clock import Backoff
+from penstock.clock import Backoff, set_within
 from penstock.errors import BackendUnavailable
 from penstock.event import Event, Shard, Until
 from penstock.ports import EventMember, GroupVanished, MemberLapsed, Page
@@ -181,11 +181,7 @@ class Fetching(Generic[T]):
     async def _until_room(self, ending: Ending, seconds: float | None = None) -> None:
         ending.busy()
         self.room.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self.room.wait()
-        except TimeoutError:
-            pass
+        await set_within(self.room, seconds)
 
     async def _fetch(self, member: EventMember, ending: Ending, limit: int, ahead: int) -> None:
         if not self._pages:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from penstock.clock import Backoff, Clock
+from penstock.clock import Backoff, Clock, set_within
 from penstock.errors import BackendUnavailable, PenstockError
 from penstock.event import Event, Shard
 from penstock.ports import Death, EventMember, ParkedFull
@@ -136,11 +136,7 @@ class Settling:
         backoff = Backoff()
         told = ""
         while True:
-            try:
-                async with asyncio.timeout(_AGAIN if self.full else self._interval):
-                    await self._send.wait()
-            except TimeoutError:
-                pass
+            await set_within(self._send, _AGAIN if self.full else self._interval)
             self._send.clear()
             if not self._backs and (self._interval is None or not self._ledger.queued):
                 continue

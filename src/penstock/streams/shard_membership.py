@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from penstock.clock import Backoff
+from penstock.clock import Backoff, set_within
 from penstock.errors import (
     BackendError,
     BackendUnavailable,
@@ -33,7 +33,7 @@ from penstock.streams.group_questions import lag_of
 from penstock.streams.inbox import Inbox
 from penstock.streams.membership import LEAVING
 from penstock.streams.shard_watching import ShardWatching, lost
-from penstock.streams.stream_share import StreamShare, set_within
+from penstock.streams.stream_share import StreamShare
 
 if TYPE_CHECKING:
     from penstock.streams.client import Client

@@ -18,12 +18,12 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from penstock.clock import set_within
 from penstock.errors import LeaseLost
 from penstock.event import Event
 from penstock.rules.fates import Failure, fate
 from penstock.signals import counted
 from penstock.streams.shard_shelf import ShardShelf
-from penstock.streams.stream_share import set_within
 
 if TYPE_CHECKING:
     from penstock.streams.client import Client

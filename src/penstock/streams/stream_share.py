@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from penstock.clock import Backoff, Clock
+from penstock.clock import Backoff, Clock, set_within
 from penstock.errors import BackendError, BackendUnavailable, LeaseLost
 from penstock.event import OLDEST, Event, Shard
 from penstock.ports import MemberOptions, Page, Rebalanced, ShardMember, ShardsCame
@@ -364,12 +364,3 @@ class StreamShare(Generic[T]):
                 if not ids or (done is not None and ids == [done.raw]):
                     ending.passed(shard)
         return False
-
-
-async def set_within(event: asyncio.Event, seconds: float) -> None:
-    """Wait until *event* is set, for at most *seconds*."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

@@ -23,7 +23,7 @@ from penstock.backends.redis.keys import as_stored
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.replies import by_name, position_or_none
 from penstock.backends.redis.wire import Wire, heed
-from penstock.clock import Clock
+from penstock.clock import Clock, set_within
 from penstock.errors import BackendError
 from penstock.event import Position, Shard
 from penstock.ports import Page
@@ -86,7 +86,7 @@ class ShardReading:
         await self._end_if_without(places)
         if self._reading is None:
             if not places or limit < 1:
-                await _pause(woken, wait)
+                await set_within(woken, wait)
                 return []
             self._read(await self._own.wire(), places, limit)
         reading = self._reading
@@ -214,9 +214,3 @@ async def _done(reading: asyncio.Future[Any], woken: asyncio.Event, wait: float)
     finally:
         waking.cancel()
     return reading.done()
-
-
-async def _pause(woken: asyncio.Event, wait: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(wait):
-            await woken.wait()

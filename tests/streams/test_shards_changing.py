@@ -15,6 +15,7 @@ from penstock import (
     Client,
     ClosedError,
     ConfigError,
+    Retry,
     Stream,
     connect,
 )
@@ -93,6 +94,26 @@ async def test_without_acks_a_commit_that_fails_loses_nothing(client: Client) ->
         member.commit = unheard
         assert sorted(numbers(await take(group, 40))) == list(range(40))
         assert next(failures, None) is None
+
+
+@pytest.mark.parametrize("well", [True, False])
+async def test_delayed_acks_are_sent_at_the_end_of_a_block_that_ends_well(
+    client: Client, well: bool
+) -> None:
+    """It has done all that it was given; what one that fails was given comes again."""
+    stream = await keyed(client, 4, 1)
+    at_once = Retry(first=0.0, jitter=0.0)
+    with contextlib.suppress(LookupError):
+        async with stream.group("g", acks="delayed", retry=at_once, **SHARED) as group:
+            await take(group, 3)
+            if not well:
+                raise LookupError
+    left: list[int] = []
+    async with stream.group("g", until=END, **SHARED) as again:
+        async for event in again:
+            left.append(number(event))
+            again.ack(event)
+    assert sorted(left) == ([3] if well else [0, 1, 2, 3])
 
 
 # --- streams that are made later --------------------------------------------------------------

@@ -206,7 +206,7 @@ class ShardMembership(ShardWatching[T]):
     async def close(self, error: BaseException | None, *, quiet: bool) -> None:
         """See `GroupWork.close`; bounded by LEAVING."""
         if self._closing is None:
-            self._closing = asyncio.create_task(self._leave(isinstance(error, Exception)))
+            self._closing = asyncio.create_task(self._leave(error))
         try:
             await asyncio.shield(self._closing)
         except PenstockError:
@@ -255,24 +255,26 @@ class ShardMembership(ShardWatching[T]):
         if self._inbox.ended and not ended:
             raise ClosedError(f"group {self._group!r} has read to its end, and takes no stream up")
 
-    async def _leave(self, failed: bool) -> None:
+    async def _leave(self, error: BaseException | None) -> None:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._inbox.clear()
         self._inbox.end()
-        if failed:
+        if error is None:
+            self._ack_delayed()
+        if isinstance(error, Exception):
             reason = "the program failed while it had them in hand"
             self._fail(self._hands.held(), Failure(1), "", reason)
         try:
             async with asyncio.timeout(LEAVING):
                 for share in list(self._shares.values()):
                     await share.leave()
-        except (TimeoutError, BackendError) as error:
+        except (TimeoutError, BackendError) as why:
             left = sum(work.done - work.confirmed for work in set(self._works.values()))
             for share in self._shares.values():
                 share.abandon()
-            text = f"member {self.name!r} could not leave in order: {error}; others take over"
+            text = f"member {self.name!r} could not leave in order: {why}; others take over"
             self.signal("group-left-behind", text, self._streams[0].name, left)
-            if left or isinstance(error, BackendError):
+            if left or isinstance(why, BackendError):
                 raise

@@ -240,6 +240,8 @@ class ShardShelf(Generic[T]):
             self.breaker.trying = True
             self._inbox.let_out(0)
         if self._options.acks == "delayed":
+            if not self._delayed:
+                self._tick.set()
             self._delayed.append((now + self._options.ack_delay, events))
         self._room.set()
 

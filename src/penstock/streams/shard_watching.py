@@ -12,6 +12,7 @@ Used by     shard_membership.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -57,13 +58,17 @@ class ShardWatching(ShardShelf[T]):
             self._tick.clear()
             now = self._clock.monotonic()
             self._hand_out(now)
-            while self._delayed and self._delayed[0][0] <= now:
-                _, events = self._delayed.popleft()
-                self._ack([event for event in events if self.holds(event)])
+            self._ack_delayed(now)
             if late := self._hands.late(now):
                 self._release(late)
             self._look_for_a_hang(now)
             self._look_for_progress(now)
+
+    def _ack_delayed(self, now: float = math.inf) -> None:
+        """Ack what was handed out long enough before *now*; all, when a program ends well."""
+        while self._delayed and self._delayed[0][0] <= now:
+            _, events = self._delayed.popleft()
+            self._ack([event for event in events if self.holds(event)])
 
     def _hand_out(self, now: float) -> None:
         for work in set(self._works.values()):

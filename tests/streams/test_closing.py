@@ -51,7 +51,7 @@ async def test_a_close_that_is_cancelled_closes_all_connections(embedded_url: st
             await asyncio.sleep(0)
         closing.cancel()
         await asyncio.gather(closing, return_exceptions=True)
-    await soon(lambda: _open(embedded_url) == 0, f"{len(kept)} clients are closed")
+    await soon(lambda: _open(embedded_url) == 0, f"{len(kept)} clients are closed", 30.0)
 
 
 async def test_a_link_that_is_closed_while_it_connects_keeps_nothing(embedded_url: str) -> None:

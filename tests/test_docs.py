@@ -28,6 +28,7 @@ import pytest
 
 import penstock
 from penstock import testing
+from penstock.pipeline.handlers import OnKeywords
 from penstock.signals import SEVERITY
 from penstock.streams.group_options import GroupKeywords
 from support.servers import Server
@@ -164,9 +165,10 @@ def keywords_of(method: str) -> set[str]:
 
 
 def unpacked(function: Any) -> frozenset[str]:
-    """The keywords of ``**options: Unpack[GroupKeywords]``."""
-    takes = "GroupKeywords" in str(function.__annotations__.get("options", ""))
-    return GroupKeywords.__optional_keys__ if takes else frozenset()
+    """The keywords of ``**options: Unpack[GroupKeywords]``, and of those of an App's handlers."""
+    takes = str(function.__annotations__.get("options", ""))
+    told = [keywords for keywords in (GroupKeywords, OnKeywords) if keywords.__name__ in takes]
+    return told[0].__optional_keys__ if told else frozenset()
 
 
 # --- the file map ----------------------------------------------------------------------------

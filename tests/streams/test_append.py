@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from penstock import (
     connect,
 )
 from penstock.ports import Marks
+from penstock.streams import single_lanes
 from streams.helping import PATIENCE, everything, fill, number, numbers
 
 
@@ -145,6 +147,43 @@ async def test_one_bad_append_leaves_those_beside_it_alone(client: Client) -> No
 
     assert [type(outcome).__name__ for outcome in done[1:3]] == ["EncodeError"] * 2
     assert numbers(await everything(stream)) == [1, 4]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["new", "known to others"])
+async def test_first_appends_at_the_same_time_look_once(
+    client: Client, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """A look for each of them would keep a server busy for seconds."""
+    if not first:
+        await client.stream("orders").append({"n": -1})
+    looks, describe = 0, client.backend.describe
+
+    async def counted(stream: str) -> Any:
+        nonlocal looks
+        looks += 1
+        return await describe(stream)
+
+    monkeypatch.setattr(client.backend, "describe", counted)
+    stream = client.stream("orders")
+    await asyncio.gather(*(stream.append({"n": n}) for n in range(100)))
+    assert looks <= 3
+    assert numbers(await everything(stream))[-100:] == list(range(100))
+
+
+async def test_appends_to_many_streams_keep_few_sessions_open(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is under way is not closed for it, and each stream's order is kept."""
+    monkeypatch.setattr(single_lanes, "MOST", 5)
+    streams = [client.stream(f"orders-{n}") for n in range(20)]
+    for turn in range(2):
+        await asyncio.gather(*(stream.append({"n": 2 * turn}) for stream in streams))
+        for stream in streams:
+            await stream.append({"n": 2 * turn + 1})
+    await client.stream("last").append({"n": 0})
+    assert len(client._lanes) <= 5
+    for stream in streams:
+        assert numbers(await everything(stream)) == [0, 1, 2, 3]
 
 
 @pytest.mark.conformance("PU-008")

@@ -29,6 +29,7 @@ from penstock.streams.lane import Lane
 from penstock.streams.names import check_label, check_stream, check_streams
 from penstock.streams.opening import Closable, Limits, Opened, open_backend, with_options
 from penstock.streams.reader import Reader
+from penstock.streams.single_lanes import SingleLanes
 from penstock.streams.stream import Stream
 from penstock.streams.stream_options import StreamKeywords, check_options
 from penstock.streams.tending import Tender
@@ -118,8 +119,7 @@ class Client:
         self.max_event_bytes = limits.max_event_bytes
         self.confirm: Confirm = limits.confirm
         self._opened: Opened | None = None
-        self._lanes: dict[tuple[Shard, Marks, AppendOptions], Lane] = {}
-        self._opening = asyncio.Lock()
+        self._lanes = SingleLanes()
         self.tender = Tender(self)
         self._process = os.getpid()
         self._closed = False
@@ -372,7 +372,7 @@ class Client:
 
     async def _close(self) -> None:
         try:
-            failed = await self.tender.aclose([lane.appender for lane in self._lanes.values()])
+            failed = await self.tender.aclose(self._lanes.appenders)
         finally:
             self._lanes.clear()
             opened, self._opened = self._opened, None
@@ -386,15 +386,10 @@ class Client:
         self.tender.opened(one)
 
     async def lane(self, shard: Shard, marks: Marks, options: AppendOptions) -> Lane:
-        """The lane of single appends to *shard*, shared by all handles; opened once."""
-        backend = self.backend  # says so after a fork, or when it is closed
-        if (lane := self._lanes.get((shard, marks, options))) is not None:
-            return lane
-        async with self._opening:
-            if (shard, marks, options) not in self._lanes:
-                lane = Lane(await backend.appender(shard, marks, options))
-                self._lanes[shard, marks, options] = lane
-        return self._lanes[shard, marks, options]
+        """The lane of single appends to *shard*, shared by all handles."""
+        open_appender = self.backend.appender  # says so after a fork, or when it is closed
+        about = (shard, marks, options)
+        return await self._lanes.get(about, lambda: open_appender(*about))
 
     def __repr__(self) -> str:
         return f"<Client {self.url}>"

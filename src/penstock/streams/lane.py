@@ -67,12 +67,18 @@ class Lane:
         self._receipts: list[tuple[int, Receipt]] = []
         self._terms: dict[int, Terms] = {}
         self._failed: BaseException | None = None  # of an appender that answers at once
+        self._good = True
         self.flying: set[asyncio.Future[Sequence[Stored]]] = set()
 
     @property
     def appender(self) -> Appender:
         """The session."""
         return self._appender
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, and all went well at last."""
+        return not self._entries and not self.flying and self._good
 
     def add(
         self,
@@ -143,6 +149,7 @@ class Lane:
         self.flying.discard(future)
         self._failed = None
         error = future.exception()
+        self._good = error is None
         if self._refused is not None and isinstance(error, ShardsCame):
             self._refused(batch)
             return

@@ -29,7 +29,7 @@ from penstock.streams.administration import Administration
 from penstock.streams.asked import AppendKeywords, Asked
 from penstock.streams.format import Format, choose, make_meta
 from penstock.streams.lane import Lane, Receipt, too_late
-from penstock.streams.together import Outcome, positions, store, unsent
+from penstock.streams.together import Outcome, Shared, positions, store, unsent
 from penstock.streams.writer import MAX_PENDING, MAX_PENDING_BYTES, Writer
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Stream(Administration[T]):
         self._shards = self._of = shards or 1
         self._foreign = foreign
         self._format: Format | None = None
+        self._looking = Shared[Format]()
         self._agreed = False
         self._turn = secrets.randbelow(self._shards)  # programs that append one event spread too
 
@@ -284,7 +285,7 @@ class Stream(Administration[T]):
 
     async def format(self) -> Format:
         """How the stream is stored, or will be; ConfigError if this handle asks for another way."""
-        return self._format or await self._look()
+        return self._format or await self._looking.of(self._look)
 
     async def look_again(self) -> int:
         """See `Administration.look_again`: a handle that had all shards adopts those that came."""
@@ -388,7 +389,6 @@ class Stream(Administration[T]):
         return "" if self._wanted_retention is None else self._wanted_retention.stored()
 
     async def _lane_in_turn(self) -> Lane:
-        """The lane of an event of which nothing is asked."""
         return await self._lane(self._index(None), False)
 
     async def _outcome(self, receipt: Receipt) -> Position | None:

@@ -4,13 +4,15 @@ Does        hand events over in order, wait for every outcome, and say what beca
 Does not    choose shards, or send again what met the birth of shards: the stream does.
 Invariants  1. where some are stored and others are not, the error counts both: an error that means
                "not stored" is only raised where nothing is.
-            2. behind an event that is known to have failed, nothing more is handed over.
+            2. what all of them ask is asked once.
+            3. behind an event that is known to have failed, nothing more is handed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 from penstock.errors import BackendUnavailable, NotConfirmed, OutcomeUnknown, PenstockError
 from penstock.event import Position
@@ -19,8 +21,29 @@ from penstock.streams.lane import BATCH_EVENTS, Lane, Receipt
 _AT_ONCE: Final = 20 * BATCH_EVENTS
 """Events that are handed over before their outcome is waited for."""
 
+T = TypeVar("T")
+
 Outcome = Position | Exception | None
 """Of one event: where it stands, or why it does not."""
+
+
+class Shared(Generic[T]):
+    """One question for all who ask it at the same time: thousands of first appends, one look."""
+
+    def __init__(self) -> None:
+        self._asking: asyncio.Task[T] | None = None
+
+    async def of(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The answer, or error, of *ask*. Cancelled: it goes on, others may wait for it."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(ask())
+            self._asking.add_done_callback(self._on_done)
+        return await asyncio.shield(self._asking)
+
+    def _on_done(self, asked: asyncio.Task[T]) -> None:
+        self._asking = None
+        if not asked.cancelled():
+            asked.exception()  # looked at: nobody may wait for it any more
 
 
 async def store(

@@ -148,6 +148,23 @@ async def test_what_came_while_the_stream_could_not_be_looked_at_is_kept(
         assert next(failures, None) is None
 
 
+# --- shards that go while little flows ----------------------------------------------------------
+
+
+async def test_a_breaker_whose_tried_event_was_lost_tries_another(client: Client) -> None:
+    """Nobody settles what is not in hand any more: without that nothing would ever flow again."""
+    stream = await keyed(client, 6, 1)
+    retry = Retry(first=0.05, cap=0.05, jitter=0.0, breaker=1)
+    async with stream.group("g", retry=retry, **SHARED) as group:
+        group.nack((await take(group, 1))[0])
+        await take(group, 1)
+        inner: Any = group
+        assert inner._work.breaker.open
+        inner._work._shares["orders"].member.lapse()
+        group.ack(await take(group, 1))
+        assert len(await take(group, 5)) == 5
+
+
 # --- streams that come and go -----------------------------------------------------------------
 
 

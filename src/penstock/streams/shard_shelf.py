@@ -188,6 +188,9 @@ class ShardShelf(Generic[T]):
             self._past[origin] = None
         while len(self._past) > _PAST:
             del self._past[next(iter(self._past))]
+        if self.breaker.open:  # what was tried may have been of it: nobody says what became of that
+            self.breaker.undecided(self._clock.monotonic())
+            self._tick.set()
         self._room.set()
 
     def rested(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from penstock import App, ConfigError, Event, Output, Retry
-from pipeline.helping import Invoice, Order, soon, stored
+from penstock import OLDEST, App, ConfigError, Event, Output, Retention, Retry, connect
+from pipeline.helping import Invoice, Order, orders, soon, stored
 
 pytestmark = pytest.mark.one_loop
 
@@ -143,3 +145,30 @@ async def test_an_output_that_goes_nowhere_is_said() -> None:
         outcome = await test.send("orders", Order(1), group="b")
     assert outcome.status == "failed"
     assert "into= does not say where it goes" in str(outcome.error)
+
+
+async def test_results_wait_for_room_in_a_stream_that_is_full(url: str) -> None:
+    """A cap that refuses holds handlers back: their events have not failed, and none is lost."""
+    app = App(url)
+
+    @app.on("orders", group="billing", into="invoices", retry=Retry(attempts=1))
+    async def bill(order: Order) -> Invoice:
+        return Invoice(order.number)
+
+    async with connect(url) as client:
+        full = Retention(max_events=1, cap=2, at_cap="refuse")
+        invoices = client.stream("invoices", type=Invoice, retention=full)
+        await invoices.append(Invoice(-1))
+        async with invoices.group("sending", start=OLDEST) as sending, app:
+            await orders(client, 4)
+            await soon(lambda: app.statistics()["bill"].running == 1, "the second waits")
+            await soon(lambda: app.statistics()["bill"].written == 1, "as many as it takes")
+            found: list[int] = []
+            while len(found) < 5:
+                event = await asyncio.wait_for(anext(sending), 10.0)
+                found.append(event.value.number)
+                sending.ack(event)
+                await sending.flush()
+            statistics = app.statistics()["bill"]
+    assert found == [-1, 0, 1, 2, 3]
+    assert (statistics.failed, statistics.rejected) == (0, 0)

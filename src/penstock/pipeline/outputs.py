@@ -1,7 +1,7 @@
 """Outputs: what handlers return, on its way into a stream.
 
 Does        append results, each under an id made of where its input stands, before the input is
-            acked; try again while the server cannot be reached.
+            acked; try again while the server cannot be reached, or the stream is full.
 Does not    ack.
 Invariants  1. the id of an output depends on nothing but group, stream, shard, position and its
                number: an input that is handled again writes the same ids, and they are stored once
@@ -25,7 +25,13 @@ from types import EllipsisType
 from typing import Any, Final, Generic, TypeVar, cast
 
 from penstock.clock import Backoff, Clock
-from penstock.errors import BackendUnavailable, ConfigError, ConflictError, OutcomeUnknown
+from penstock.errors import (
+    BackendUnavailable,
+    ConfigError,
+    ConflictError,
+    OutcomeUnknown,
+    StreamFull,
+)
 from penstock.event import Event
 from penstock.streams.asked import AppendKeywords
 from penstock.streams.stream import Stream
@@ -74,7 +80,7 @@ class Outputs:
     Args:
         stream: where they go.
         group: the handler's group: part of the ids.
-        clock: for the pauses while the server cannot be reached.
+        clock: for the pauses while nothing can be stored.
     """
 
     def __init__(self, stream: Stream[Any], group: str, clock: Clock) -> None:
@@ -140,7 +146,7 @@ class Outputs:
                 if output.id is not None:
                     raise
                 return  # an earlier call for this input has stored its result
-            except (BackendUnavailable, OutcomeUnknown):  # the id makes it safe to repeat
+            except (BackendUnavailable, OutcomeUnknown, StreamFull):  # the id makes it repeatable
                 await self._clock.sleep(backoff.next())
                 still_ours()
             else:

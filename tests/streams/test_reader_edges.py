@@ -152,6 +152,24 @@ async def test_a_stream_made_anew_in_other_shards_is_read(
     assert (len(told), len(losses)) == ((1, 1) if then != 2 else (len(losses), len(losses)))
 
 
+async def test_a_stream_that_is_gone_comes_back_in_the_shards_that_its_handle_asks_for(
+    client: Client,
+) -> None:
+    """A reader that looks for it meanwhile changes no handle."""
+    stream = client.stream("parts", shards=3)
+    await fill(stream, 9)
+    async with stream.reader(start=OLDEST) as reader:
+        await take(reader, 9)
+        await stream.destroy()
+        await asyncio.sleep(1.2)  # it was looked for more than once
+        await fill(stream, 9, first=10)
+        found, _ = await until(reader, 9)
+        assert sorted(found) == list(range(10, 19))
+    marks = (await stream.info()).marks
+    assert marks is not None
+    assert marks.shards == 3
+
+
 async def test_a_stream_made_anew_in_another_format_is_decoded_by_that(
     client: Client, url: str
 ) -> None:

@@ -129,6 +129,18 @@ def test_who_began_behind_no_event_takes_no_log_for_another() -> None:
     assert place.judge(log.state) == (position(8), position(106), 5, False)
 
 
+def test_who_goes_on_from_a_time_has_lost_nothing_that_came_before_it() -> None:
+    """A position that was saved before anything was read is that bound, and no event's."""
+    log = Log(20)
+    early = Place.at(at(datetime.fromtimestamp(0.018, UTC)), log.state)
+    assert early.position is not None
+    log.trim(3)
+    late = Place.at(after(early.position), log.state)
+    assert late.judge(log.state) is None
+    assert log.read(late, 9) == [18, 19, 20]
+    assert late.judge(log.state) is None
+
+
 def test_removing_by_name_makes_counts_uncertain() -> None:
     log = Log(20)
     place = Place.at(OLDEST, log.state)

@@ -99,6 +99,8 @@ class Place:
             return cls(ZERO, 0, exact=True) if state is None else _end_of(state)
         if start.kind == "after" and start.position is not None:
             position = _padded(start.position)
+            if position[1] == LAST:  # where one stood who began at a time, and read nothing
+                return cls(position, 0, exact=False, bound=True)
             if position > ZERO:
                 return cls(position, 1, exact=False)
         if start.kind == "at" and start.time is not None and start.time >= 0.001:

@@ -114,7 +114,7 @@ class Reading(Generic[T]):
             if stream.name in self._starts:
                 return False
             await self._add(stream, start)
-        await self._wake()
+        await self._opened.wake()
         return True
 
     async def remove(self, name: str) -> bool:
@@ -130,7 +130,7 @@ class Reading(Generic[T]):
                 )
             self._forget(gone)
             del self.streams[name]
-        await self._wake()
+        await self._opened.wake()
         return True
 
     async def seek(self, start: Start | Saved, names: Sequence[str]) -> None:
@@ -140,7 +140,7 @@ class Reading(Generic[T]):
             await self._opened.move(starts_at(start, shards))
             self._drop(shards)
             self._begin(shards)
-        await self._wake()
+        await self._opened.wake()
 
     def positions(self) -> Mapping[Shard, Position | None]:
         """By shard, up to where everything was yielded or filtered out; None: the beginning."""
@@ -156,10 +156,13 @@ class Reading(Generic[T]):
         if self._task is None or self._task.done():
             return
         known = sum(1 for shard in self._handles if shard.stream == stream.name)
-        if count > known or count == 1 < known:
+        fewer = count == 1 < known  # which is said of a stream that is not there, too
+        if fewer and await self._client.backend.describe(stream.name) is None:
+            return
+        if count > known or fewer:
             await stream.look_again()
             await self._look_for_shards(stream)
-            await self._wake()
+            await self._opened.wake()
 
     async def close(self) -> None:
         """Stop reading and close the connection. Cancelled: it is closed all the same."""
@@ -243,9 +246,6 @@ class Reading(Generic[T]):
         """What lies behind the end is not read: it may be much, and may go without being missed."""
         if ended := self._end.past(shards):
             self._opened.leave(ended)
-
-    async def _wake(self) -> None:
-        await self._opened.wake()
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -344,7 +344,7 @@ class Reading(Generic[T]):
         if not stream.known:
             await self._look_for_shards(stream)
         elif shard in self._unsure:  # it may have been made anew, in another format
-            await stream.look_again()
+            stream.forget()
         origin = await stream.origin(shard.index)
         if shard in self._handles:
             self._progress.reads_otherwise(shard, origin)

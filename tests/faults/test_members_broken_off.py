@@ -243,15 +243,15 @@ async def test_a_name_that_a_dead_one_had_is_taken_in_all_streams_after_one_leas
 
     groups: Any = Groups()
     shards = [Shard("orders", n, 8) for n in range(8)]
-    taking = asyncio.create_task(take_names(groups, shards, GROUP, "w1", "ours:10000", 10.0))
+    taking = asyncio.create_task(take_names(groups, shards, GROUP, "w1", "ours.1:10000", 10.0))
     await clock.advance(5.0)
-    assert beats[shards[0]] == "ours:10000:0"
+    assert beats[shards[0]] == "ours.1:10000:0"
     beats[shards[0]] = "struck"  # it does not beat yet: somebody took it for dead
     await clock.advance(4.9)
     assert not taking.done()
     await clock.advance(2.6)
     assert taking.done()
-    assert set(beats.values()) == {"ours:10000:0"}
+    assert set(beats.values()) == {"ours.1:10000:0"}
 
 
 async def test_a_name_whose_bearer_lives_in_one_of_the_streams_is_refused() -> None:
@@ -267,7 +267,7 @@ async def test_a_name_whose_bearer_lives_in_one_of_the_streams_is_refused() -> N
 
     groups: Any = Groups()
     shards = [Shard("a"), Shard("b")]
-    taking = asyncio.create_task(take_names(groups, shards, GROUP, "w1", "ours:10000", 10.0))
+    taking = asyncio.create_task(take_names(groups, shards, GROUP, "w1", "ours.1:10000", 10.0))
     await clock.advance(12.0)
     with pytest.raises(ConfigError, match=r"'w1' is in group 'g' of 'b'"):
         await taking

@@ -230,6 +230,16 @@ def test_what_expired_is_reported_once_and_refused_when_it_was_released() -> Non
         ledger.extend(one, HOLD)
 
 
+def test_what_was_extended_is_forgotten_with_the_hand_that_it_lay_in() -> None:
+    """Its id may name a later event, whose hold would never be over."""
+    ledger, origin = made()
+    one, _ = in_hand(ledger, origin, 1, 2)
+    ledger.extend(one, 1.0)
+    ledger.ack([one])
+    assert ledger.in_hands()
+    assert not ledger._extended
+
+
 def test_extending_counts_the_hold_anew() -> None:
     """Of that event alone, as often as one likes."""
     ledger, origin = made()

@@ -206,6 +206,7 @@ class Ledger:
             Hand(since, [e for e in events if self._is_held_since(e, since)], alone)
             for since, events, alone in self._hands
         )
+        self._forget_extended()
         return _together([*self._due, *self._hands], self.in_hand)
 
     def company(self, event: Event[Any]) -> int:
@@ -239,8 +240,12 @@ class Ledger:
         self._hands = kept
         self._handed = sum(len(hand.events) for hand in kept)
         self._handed_bytes = sum(event.size for hand in kept for event in hand.events)
-        if self._extended:  # only of what is still in a hand: an id may name another event later
-            held_ids = {id(event) for hand in kept for event in hand.events}
+        self._forget_extended()
+
+    def _forget_extended(self) -> None:
+        """Keep those that are still in a hand alone: an id may name another event later."""
+        if self._extended:
+            held_ids = {id(event) for hand in self._hands for event in hand.events}
             self._extended = {k: at for k, at in self._extended.items() if k in held_ids}
 
     def lapse(self, dropped: Iterable[Event[Any]]) -> None:

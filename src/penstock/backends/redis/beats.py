@@ -39,6 +39,11 @@ def incarnation_of(beat: str) -> str:
     return beat.rpartition(":")[0]
 
 
+def family_of(incarnation: str) -> str:
+    """What all incarnations of the same member begin with, and nobody else's."""
+    return incarnation.partition(".")[0] + "."
+
+
 def lease_of(beat: str, own: float) -> float:
     """The lease by which a member with *beat* is judged: the longer of its and ours, in seconds."""
     parts = beat.split(":")

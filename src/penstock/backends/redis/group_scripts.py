@@ -11,6 +11,14 @@ from typing import Final
 
 from penstock.backends.redis.scripts import Script
 
+ANOTHER: Final = """
+local function another()  -- whether the member's name is another's by now
+  local beat = redis.call('HGET', KEYS[2], ARGV[2])
+  return beat and beat ~= 'struck' and string.sub(beat, 1, #ARGV[3]) ~= ARGV[3]
+end
+"""
+"""A part of scripts whose first arguments are group, member and family; the beats are KEYS[2]."""
+
 JOIN: Final = Script(
     1,
     """-- become a member. KEYS beats; ARGV member, incarnation, seen
@@ -38,7 +46,7 @@ return 1
 LOOK: Final = Script(
     4,
     """-- due events, and on request who beats. KEYS stream, beats, parked, attempts
--- ARGV group, member, parked consumer, limit, beats wanted
+-- ARGV group, member, parked consumer, limit, beats wanted, incarnation
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function failures(kept)
@@ -64,7 +72,9 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
   end
   redis.call('HSET', KEYS[4], '@time', now)
 end
-local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[4])
+local mine = redis.call('HGET', KEYS[2], ARGV[2])  -- else others would not hear of what is given
+local is_mine = mine and string.sub(mine, 1, #ARGV[6]) == ARGV[6]
+local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, is_mine and ARGV[4] or 0)
 local ids, deliveries, entries, counts = {}, {}, {}, {}
 for _, id in ipairs(due) do  -- parked in a group that is gone: it may be in a living hand by now
   local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
@@ -77,7 +87,9 @@ if #ids > 0 then
   entries = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
   for i, entry in ipairs(entries) do
     counts[i] = {deliveries[entry[1]] + 1, failures(redis.call('HGET', KEYS[4], entry[1]))}
+    deliveries[entry[1]] = nil
   end
+  for id in pairs(deliveries) do redis.call('HDEL', KEYS[4], id) end  -- trimmed or removed
 end
 if #due > 0 then redis.call('ZREM', KEYS[3], unpack(due)) end
 return {#ids - #entries, entries, counts, beats, consumers, parked}
@@ -134,33 +146,36 @@ return {'claimed', entries, counts, #ids - #entries, ids[#ids]}
 )
 
 PARK: Final = Script(
-    3,
-    """-- hand events back. KEYS stream, parked, attempts
--- ARGV group, member, parked consumer, delay in ms, company (-1: no failure), most (0: any), ids...
+    4,
+    """-- hand events back. KEYS stream, beats, parked, attempts
+-- ARGV group, member, family, parked consumer, delay in ms, company (-1: no failure), most (0:
+-- any), ids..."""
+    + ANOTHER
+    + """if another() then return {{}, {}, 0} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local due = now + ARGV[4]
-if now > tonumber(redis.call('HGET', KEYS[3], '@time') or 0) then
-  redis.call('HSET', KEYS[3], '@time', now)
+local due = now + ARGV[5]
+if now > tonumber(redis.call('HGET', KEYS[4], '@time') or 0) then
+  redis.call('HSET', KEYS[4], '@time', now)
 end
 local room = math.huge
-if ARGV[6] ~= '0' then room = tonumber(ARGV[6]) - redis.call('ZCARD', KEYS[2]) end
+if ARGV[7] ~= '0' then room = tonumber(ARGV[7]) - redis.call('ZCARD', KEYS[3]) end
 local kept, left, gone = {}, {}, 0
-for i = 7, #ARGV do
+for i = 8, #ARGV do
   local id = ARGV[i]
   local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
   if one and one[2] == ARGV[2] then
     if #kept >= room then
       left[#left + 1] = id
     else
-      redis.call('ZADD', KEYS[2], due, id)
-      if #redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, id, 'JUSTID') == 0 then
+      redis.call('ZADD', KEYS[3], due, id)
+      if #redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[4], 0, id, 'JUSTID') == 0 then
         gone = gone + 1  -- it was trimmed: it is pending no more
-        redis.call('ZREM', KEYS[2], id)
-        redis.call('HDEL', KEYS[3], id)
-      elseif ARGV[5] ~= '-1' then
-        local failed = string.match(redis.call('HGET', KEYS[3], id) or '0', '^%d+')
-        redis.call('HSET', KEYS[3], id, (failed + 1) .. ':' .. ARGV[5])
+        redis.call('ZREM', KEYS[3], id)
+        redis.call('HDEL', KEYS[4], id)
+      elseif ARGV[6] ~= '-1' then
+        local failed = string.match(redis.call('HGET', KEYS[4], id) or '0', '^%d+')
+        redis.call('HSET', KEYS[4], id, (failed + 1) .. ':' .. ARGV[6])
       end
       kept[#kept + 1] = id
     end
@@ -208,17 +223,19 @@ return {#pending, #pending - #moved}
 )
 
 ACK: Final = Script(
-    2,
-    """-- ack what is still the member's own. KEYS stream, attempts
--- ARGV group, member, replayed (not kept then), ids...
+    3,
+    """-- ack what is still the member's own. KEYS stream, beats, attempts
+-- ARGV group, member, family, replayed (not kept then), ids..."""
+    + ANOTHER
+    + """if another() then return 0 end
 local done = 0
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   local id = ARGV[i]
   local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
   if one and one[2] == ARGV[2] then
     done = done + redis.call('XACK', KEYS[1], ARGV[1], id)
-    redis.call('HDEL', KEYS[2], id)
-    if ARGV[3] == '1' then redis.call('XDEL', KEYS[1], id) end
+    redis.call('HDEL', KEYS[3], id)
+    if ARGV[4] == '1' then redis.call('XDEL', KEYS[1], id) end
   end
 end
 return done

@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from penstock.backends.redis.beats import lease_of
+from penstock.backends.redis.beats import family_of, lease_of
 from penstock.backends.redis.cursor import BLOCK
 from penstock.backends.redis.edge import ReplyError
 from penstock.backends.redis.keys import Keys
@@ -63,11 +63,11 @@ class Naming:
         waited = self._groups.clock.monotonic() - self._began
         return len(self._beats) > 2 and waited >= self._lease
 
-    async def taken(self, incarnation: str, ours: Collection[str] = ()) -> bool:
-        """Take it, if it is free, one of *ours*, or of one who is dead by now; whether it was."""
+    async def taken(self, incarnation: str) -> bool:
+        """Take it, if it is free, ours, or of one who is dead by now; whether it was."""
         seen = ""
         while (beat := await self._enter(incarnation, seen)) != "joined":
-            if beat.rpartition(":")[0] not in ours and not self._is_dead(beat):
+            if not beat.startswith(family_of(incarnation)) and not self._is_dead(beat):
                 return False
             seen = beat
         return True
@@ -97,8 +97,8 @@ async def take_names(  # noqa: PLR0917 - made by the two who join
         ConfigError: a living member has it.
     """
     namings = [Naming(groups, shard, group, name, lease) for shard in shards]
-    mine = {incarnation}  # taken again after each wait: others may strike one that does not beat
-    while waits := [one for one in namings if not await one.taken(incarnation, mine)]:
+    # Those that were free are taken again after each wait: others may strike one that beats not
+    while waits := [naming for naming in namings if not await naming.taken(incarnation)]:
         for naming in waits:
             if naming.lives:
                 raise ConfigError(
@@ -122,9 +122,7 @@ class Replays:
         self._namings: dict[Shard, Naming] = {}
         self._next = 0.0
 
-    async def joined(
-        self, shards: Sequence[Shard], incarnation: str, ours: Collection[str]
-    ) -> list[Shard]:
+    async def joined(self, shards: Sequence[Shard], incarnation: str) -> list[Shard]:
         """Those of *shards*, of replayed events, that are there, and where the name is ours now.
 
         None before it is time to look again. Nobody is waited for: where one who is dead has the
@@ -142,7 +140,7 @@ class Replays:
             naming = known.get(shard) or Naming(
                 self._groups, shard, self._group, self._name, self._lease
             )
-            if await naming.taken(incarnation, ours):
+            if await naming.taken(incarnation):
                 found.append(shard)
             else:
                 waits[shard] = naming
@@ -185,9 +183,13 @@ def group_start(start: Start) -> bytes | str:
             return before_time(start.time).raw
 
 
-def new_incarnation(lease: float) -> str:
-    """What a member's beats begin with: a token, and the lease that it asks for."""
-    return f"{secrets.token_hex(4)}:{int(lease * 1000)}"
+def new_incarnation(lease: float, family: str = "") -> str:
+    """What a member's beats begin with: a token, and the lease that it asks for.
+
+    *family*: of a member that begins anew.
+    """
+    family = family or f"{secrets.token_hex(4)}."
+    return f"{family}{secrets.token_hex(3)}:{int(lease * 1000)}"
 
 
 def own_name() -> str:

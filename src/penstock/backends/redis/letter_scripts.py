@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock.backends.redis.group_scripts import ANOTHER
 from penstock.backends.redis.scripts import Script
 
 LETTERS_AT_ONCE: Final = 100
@@ -32,15 +33,18 @@ end
 """A letter, as a part of other scripts: *fields* from *first* on are the event's own."""
 
 GIVE_UP: Final = Script(
-    3,
-    """-- move what is still the member's own to the dead letters. KEYS stream, attempts, dead
--- ARGV group, member, replayed, most parts; then id, attempts, error, reason of each"""
+    4,
+    """-- move what is still the member's own to the dead letters
+-- KEYS stream, beats, attempts, dead
+-- ARGV group, member, family, replayed, most parts; then id, attempts, error, reason of each"""
+    + ANOTHER
     + KEEP
     + """
+if another() then return {{}, 0} end
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local done, gone = {}, {}
-for i = 5, #ARGV, 4 do
+for i = 6, #ARGV, 4 do
   local id = ARGV[i]
   local one = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
   if one and one[2] == ARGV[2] then
@@ -48,14 +52,14 @@ for i = 5, #ARGV, 4 do
     if not entry then
       gone[#gone + 1] = id
     else
-      local replayed = ARGV[3] == '1'
-      local fields, first = packed(entry[2], replayed and 3 or 1, tonumber(ARGV[4]))
-      keep(KEYS[3], replayed and entry[2][2] or id, fields, first, ARGV[i + 1], one[4],
+      local replayed = ARGV[4] == '1'
+      local fields, first = packed(entry[2], replayed and 3 or 1, tonumber(ARGV[5]))
+      keep(KEYS[4], replayed and entry[2][2] or id, fields, first, ARGV[i + 1], one[4],
         ARGV[i + 2], ARGV[i + 3], now)
     end
     redis.call('XACK', KEYS[1], ARGV[1], id)
-    redis.call('HDEL', KEYS[2], id)
-    if ARGV[3] == '1' then redis.call('XDEL', KEYS[1], id) end
+    redis.call('HDEL', KEYS[3], id)
+    if ARGV[4] == '1' then redis.call('XDEL', KEYS[1], id) end
     done[#done + 1] = id
   end
 end

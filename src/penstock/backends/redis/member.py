@@ -19,8 +19,15 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from penstock.backends.redis.beats import family_of
 from penstock.backends.redis.edge import ConnectionLost, ReplyError, mapped
-from penstock.backends.redis.joining import Replays, join_replay, new_incarnation, take_names
+from penstock.backends.redis.joining import (
+    Naming,
+    Replays,
+    join_replay,
+    new_incarnation,
+    take_names,
+)
 from penstock.backends.redis.keys import Keys, as_stored, stream_key
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.outcomes import Outcomes
@@ -61,13 +68,13 @@ class RedisMember:
         self._name = name
         self._options = options
         self._incarnation = incarnation
-        self._ours = {incarnation}
         self._takeovers = Takeovers(groups, self._keys, group, name, options, self._signal)
         self._wake = asyncio.Event()
         self._pulses = Pulses(groups, name, options, self._wake)
-        self._outcomes = Outcomes(groups.link, group, name, self._takeovers.recovery.tell_pending)
-        head = ("XREADGROUP", "GROUP", group, name, "COUNT")
         care = self._takeovers.recovery
+        family = family_of(incarnation)
+        self._outcomes = Outcomes(groups.link, group, name, family, care.tell_pending)
+        head = ("XREADGROUP", "GROUP", group, name, "COUNT")
         ways = (own, groups.link, groups.clock, self._wake)
         self._reads = Reads(*ways, head, options.noack, care.checks, care.checked)
         self._replays = Replays(groups, group, name, options.lease)
@@ -128,7 +135,7 @@ class RedisMember:
             self._rests = False
         deadline = clock.monotonic() + wait
         while True:
-            if self.lapsed:
+            if self.lapsed or self._pulses.may_be_dead():
                 await self._begin_anew()
                 raise MemberLapsed(f"member {self._name!r} was taken for dead")
             with mapped(self._own.address.place, verb="read", key=self._any_key()):
@@ -251,7 +258,10 @@ class RedisMember:
             await self._groups.clock.sleep(wait)
             return []
         if not reads.under_way:
-            reads.send(await self._own.wire(), list(self._names()), limit)
+            wire = await self._own.wire()
+            if self._pulses.may_be_dead():  # the name may be another's by now
+                return []
+            reads.send(wire, list(self._names()), limit)
         if not await reads.answered(wait):
             if reads.overdue:
                 self._lost_contact()
@@ -262,7 +272,7 @@ class RedisMember:
             self._lost_contact()
             raise
         busy = found and fresh and ahead >= limit and not self._takeovers.wants_quiet
-        if busy and (wire := self._own.now) is not None:
+        if busy and (wire := self._own.now) is not None and not self._pulses.may_be_dead():
             reads.send(wire, list(self._names()), limit)  # the server works while the program does
         return found
 
@@ -328,7 +338,7 @@ class RedisMember:
         """Be a member for what the group was handed back of its dead letters, once there is any."""
         replays = {shard._replace(replay=True) for shard in self._keys if not self._options.noack}
         missing = [shard for shard in replays if shard not in self._keys]
-        for shard in await self._replays.joined(missing, self._incarnation, self._ours):
+        for shard in await self._replays.joined(missing, self._incarnation):
             if shard._replace(replay=False) in self._keys:  # not left meanwhile
                 self._sit(shard, used=True)
                 await self._reads.end()
@@ -360,29 +370,19 @@ class RedisMember:
 
     async def _begin_anew(self) -> None:
         """A new incarnation under the same name; what the old one was reading is not used."""
-        incarnation = new_incarnation(self._options.lease)
+        incarnation = new_incarnation(self._options.lease, family_of(self._incarnation))
+        who = (self._group, self._name, self._options.lease)
         for shard in self._pulses.shards:
-            beat = await self._enter(shard, incarnation)
-            if beat != "joined":
+            if not await Naming(self._groups, shard, *who).taken(incarnation):
                 raise LeaseLost(
                     f"member {self._name!r} of group {self._group!r} was taken for dead, and "
                     f"another has taken its name meanwhile; close this one"
                 )
         self._incarnation = incarnation
         self._reads.drop()
-        if self.lapsed:
-            message = f"member {self._name!r} could not beat for a lease; it begins anew"
-            self._signal("member-lapsed", message, next(iter(self._keys)), None)
+        message = f"member {self._name!r} could not beat for a lease; it begins anew"
+        self._signal("member-lapsed", message, next(iter(self._keys)), None)
         self.begin(used=True)
-
-    async def _enter(self, shard: Shard, incarnation: str) -> str:
-        """Take our name again, from nobody or from an earlier incarnation of ours."""
-        self._ours.add(incarnation)
-        beat = seen = ""
-        while beat != "joined" and beat.rpartition(":")[0] in {"", *self._ours}:
-            beat = await self._groups.enter(shard, self._group, self._name, incarnation, seen)
-            seen = beat
-        return beat
 
     def _lost_contact(self) -> None:
         """What the server gave us may not have come: look into our pending list."""

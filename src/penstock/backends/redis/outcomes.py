@@ -34,15 +34,22 @@ class Outcomes:
         link: the connection.
         group: the group's name.
         member: the member's name.
+        family: what its beats begin with: by its name alone, another one could be meant.
         trimmed: told how many events of a shard were gone from the stream.
     """
 
     def __init__(
-        self, link: Link, group: str, member: str, trimmed: Callable[[Shard, int], None]
+        self,
+        link: Link,
+        group: str,
+        member: str,
+        family: str,
+        trimmed: Callable[[Shard, int], None],
     ) -> None:
         self._link = link
         self._group = group
         self._member = member
+        self._who = (group, member, family)
         self._trimmed = trimmed
 
     async def ack(self, keys: Keys, ids: Sequence[bytes]) -> int:
@@ -62,9 +69,9 @@ class Outcomes:
     async def ack_own(self, keys: Keys, ids: Sequence[bytes], *, replayed: bool) -> int:
         """Ack what is still the member's, and forget its failures; how many that was."""
         done = 0
-        names = [keys.stream, keys.attempts(self._group)]
+        names = [keys.stream, keys.beats(self._group), keys.attempts(self._group)]
         for at in range(0, len(ids), CHECKED):
-            args = (self._group, self._member, int(replayed), *ids[at : at + CHECKED])
+            args = (*self._who, int(replayed), *ids[at : at + CHECKED])
             try:
                 done += await self._link.run(ACK, names, *args, verb="ack in")
             except NotFound:  # the group is gone: nothing is ours, and the next fetch says so
@@ -85,10 +92,11 @@ class Outcomes:
         Raises:
             ParkedFull: some found no room.
         """
-        names = [keys.stream, keys.parked(self._group), keys.attempts(self._group)]
+        group = self._group
+        names = [keys.stream, keys.beats(group), keys.parked(group), keys.attempts(group)]
         kept: list[bytes] = []
         for at in range(0, len(ids), CHECKED):
-            args = (self._group, self._member, PARKED, int(delay * 1000), counted, most)
+            args = (*self._who, PARKED, int(delay * 1000), counted, most)
             try:
                 parked, left, gone = await self._link.run(
                     PARK, names, *args, *ids[at : at + CHECKED], verb="hand back to"
@@ -107,7 +115,7 @@ class Outcomes:
     ) -> list[bytes]:
         """Move to the letters in *dead*; those that were the member's."""
         done: list[bytes] = []
-        names = [keys.stream, keys.attempts(self._group), dead]
+        names = [keys.stream, keys.beats(self._group), keys.attempts(self._group), dead]
         for at in range(0, len(deaths), LETTERS_AT_ONCE):
             rows: list[Arg] = [
                 part
@@ -119,7 +127,7 @@ class Outcomes:
                     as_bytes(death.reason[:REASON]),
                 )
             ]
-            args = (self._group, self._member, int(shard.replay), PARTS, *rows)
+            args = (*self._who, int(shard.replay), PARTS, *rows)
             try:
                 buried, gone = await self._link.run(GIVE_UP, names, *args, verb="dead-letter from")
             except NotFound:  # the group is gone, as above

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from penstock.backends.redis.cursor import BLOCK, GRACE
 from penstock.backends.redis.edge import ReplyError
@@ -20,6 +19,9 @@ from penstock.backends.redis.link import Link
 from penstock.backends.redis.wire import Arg, Wire
 from penstock.clock import Clock
 from penstock.errors import BackendError
+
+_AGAIN: Final = 0.25
+"""Seconds until a read that should have ended is to be ended once more."""
 
 
 class Reads:
@@ -113,13 +115,19 @@ class Reads:
     async def end(self) -> bool:
         """Have the server answer now, with what there is; the answer is kept. Whether it came.
 
+        One that has not reached the server yet, over its slower connection, is asked for again.
         Without the right to do so, or without an answer, it ends by itself within seconds.
         """
         reading, wire = self._reading, self._own.now
         if reading is None or reading.done() or wire is None:
             return reading is None or reading.done()
-        if wire.client_id:
-            with suppress(BackendError):
-                await self._control.call("CLIENT", "UNBLOCK", wire.client_id, verb="leave")
-        await asyncio.wait((reading,), timeout=BLOCK + GRACE)
+        deadline = self._clock.monotonic() + BLOCK + GRACE
+        again = _AGAIN if wire.client_id else BLOCK + GRACE
+        while not reading.done() and (left := deadline - self._clock.monotonic()) > 0:
+            if again == _AGAIN:
+                try:
+                    await self._control.call("CLIENT", "UNBLOCK", wire.client_id, verb="leave")
+                except BackendError:
+                    again = BLOCK + GRACE
+            await asyncio.wait((reading,), timeout=min(left, again))
         return reading.done()

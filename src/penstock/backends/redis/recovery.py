@@ -89,6 +89,7 @@ class Recovery:
         signal: tells observers: kind, message, shard, count.
 
     Attributes:
+        family: what the member's beats begin with.
         marks: each group's mark, as it was last seen.
         due: by shard, in how many seconds the next parked event is due, as it was last seen.
         untimed: where events are parked that have lost their time, and how far that was looked at.
@@ -114,6 +115,7 @@ class Recovery:
         self._lock = asyncio.Lock()
         self._forgotten = False
         self._checking: list[Shard] = []
+        self.family = ""
         self.marks: dict[Shard, Mark] = {}
         self.due: dict[Shard, float] = {}
         self.untimed: dict[Shard, str] = {}
@@ -184,8 +186,9 @@ class Recovery:
             held, keys = known(shard), self._keys.get(shard)
             lost = [entry_id for entry_id in ids if entry_id not in held]
             if lost and keys is not None:
-                names = [keys.stream, keys.attempts(self._group)]
-                args = (self._group, self._name, 0, *lost)
+                group = self._group
+                names = [keys.stream, keys.beats(group), keys.attempts(group)]
+                args = (group, self._name, self.family, 0, *lost)
                 self.tell_pending(shard, await self._link.run(ACK, names, *args, verb="read"))
 
     def checks(self) -> list[tuple[Arg, ...]]:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Container, Generator, Iterator,
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.backends.redis.beats import lease_of
+from penstock.backends.redis.beats import family_of, lease_of
 from penstock.backends.redis.claims import Claim, run_claim
 from penstock.backends.redis.cursor import BLOCK, GRACE
 from penstock.backends.redis.group_scripts import LOOK
@@ -107,6 +107,7 @@ class Takeovers:
     def begin(self, incarnation: str, *, used: bool) -> None:
         """A new incarnation; *used*: its name may have pending events, which come first."""
         self._incarnation = incarnation
+        self.recovery.family = family_of(incarnation)
         self._claims.clear()
         self.lapsed = False
         if used:
@@ -256,7 +257,7 @@ class Takeovers:
             return Page(shard, [], [])
         group = self._group
         names = [keys.stream, keys.beats(group), keys.parked(group), keys.attempts(group)]
-        args = (group, self._name, PARKED, min(limit, CHECKED), int(watch))
+        args = (group, self._name, PARKED, min(limit, CHECKED), int(watch), self._incarnation)
         reply = await self._link.run(LOOK, names, *args, verb="read", key=keys.stream)
         gone, entries, counts, beats, consumers, parked = reply
         if gone:

@@ -238,6 +238,7 @@ class MemoryShardMember(LeasedMember):
             self._ownerships[shard] = slot.ownership(now)
         self._settled = team.version
         if lost or gained:
+            self._settled = 0  # by what it has changed it may be due another one
             self._ring()
             raise Rebalanced(gained, lost)
 

@@ -96,10 +96,32 @@ async def check_the_living_keep_their_shards(harness: Harness) -> None:
                 await a.commit(a.events[2])
 
 
+async def check_no_shard_stays_free(harness: Harness) -> None:
+    """Whoever takes one may be due another by that: it is taken too, and nothing else moves."""
+    name = harness.fresh_name()
+    async with harness.open() as backend, harness.open() as other:
+        await fill(backend, name, 4, 1)
+        async with (
+            owning(backend, harness, name, 4, name="b", lease=60.0) as b,
+            owning(other, harness, name, 4, name="c", lease=60.0) as c,
+        ):
+            while sizes(b, c) != [2, 2]:
+                await asyncio.gather(b.step(), c.step())
+                for owner in (b, c):
+                    for shard in owner.member.yielding:
+                        await owner.member.release(shard)
+            async with owning(other, harness, name, 4, name="a", lease=60.0) as a:
+                for owner in (b, c):
+                    await owner.member.release(next(iter(owner.member.owned)))
+                await a.step()
+                await settled([b, c, a], lambda: a.shards | b.shards | c.shards == {0, 1, 2, 3})
+
+
 OWNER_CHECKS: Final[Sequence[Check]] = (
     check_the_dead_are_replaced,
     check_what_the_dead_had_is_free_for_all_at_once,
     check_the_dead_commit_nothing,
     check_the_living_keep_their_shards,
+    check_no_shard_stays_free,
 )
 """Part of what every backend with `Features.shard_groups` promises."""

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from penstock import Client, ClosedError
+from penstock import END, Client, ClosedError
 from streams.helping import fill, numbers, soon
 
 pytestmark = pytest.mark.one_loop
@@ -51,3 +51,17 @@ async def test_stopping_ends_whoever_waits(client: Client) -> None:
         assert await asyncio.gather(*waiting) == [None, None]
     with pytest.raises(ClosedError):
         await stream.group("billing").stop()
+
+
+async def test_a_member_whose_end_is_reached_is_given_nothing_more(client: Client) -> None:
+    """While its program stays in the block: what comes then is the others'."""
+    stream = client.stream("orders")
+    await fill(stream, 3)
+    async with stream.group("billing", until=END) as ended:
+        async for event in ended:
+            ended.ack(event)
+        async with stream.group("billing") as other:
+            await fill(stream, 20, first=3)
+            taken = [await asyncio.wait_for(anext(other), 10.0) for _ in range(20)]
+            assert sorted(numbers(taken)) == list(range(3, 23))
+            other.ack(taken)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from penstock.clock import Backoff, set_within
@@ -112,9 +113,12 @@ class Fetching(Generic[T]):
                     self._sizer.lost()
                     ending.busy()
                     await self._clock.sleep(backoff.next())
+            self._inbox.end()
+            # What a read under way would be given is the others'; leaving hands back what it was.
+            with suppress(BackendUnavailable):
+                await (member.rest() if self.noack else self.empty(member))
         except Exception as error:  # noqa: BLE001 - whatever it is, every further step raises it
             self._inbox.end(error)
-        self._inbox.end()
 
     async def _step(self, member: EventMember, ending: Ending) -> None:
         self._say_full()

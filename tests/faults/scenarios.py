@@ -125,7 +125,7 @@ async def claim_of_one_who_came_back(url: str) -> int:
         inner._pulses.may_be_dead = lambda: False
         async with other.stream(STREAM).group(GROUP, lease=LEASE) as watcher:
             watcher._work._member._takeovers._run = late.__get__(watcher._work._member._takeovers)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(25):
                 await claimed.wait()
             return pending_of(url, member.member)
 

@@ -88,7 +88,9 @@ async def test_appends_at_the_same_time_are_stored_in_the_order_of_the_calls(
 ) -> None:
     """They share batches; each gets its own position."""
     stream = client.stream("orders")
-    positions = await asyncio.gather(*(stream.append({"n": n}) for n in range(1200)))
+    positions = await asyncio.gather(
+        *(stream.append({"n": n}, timeout=PATIENCE) for n in range(1200))
+    )
 
     assert positions == sorted(positions)
     found = await everything(stream)

@@ -45,19 +45,19 @@ async def test_one_streams_failed_acks_do_not_drop_those_of_another(
 async def test_idle_does_not_count_while_there_is_no_room(client: Client) -> None:
     """A slow program is no silence of the stream."""
     stream = client.stream("orders")
-    await fill(stream, 60)
-    async with stream.reader(start=OLDEST, until=idle(0.1), prefetch=10) as reader:
+    await fill(stream, 30)
+    async with stream.reader(start=OLDEST, until=idle(0.3), prefetch=10) as reader:
         seen = 0
         async for batch in reader.batches(10, 0):
             seen += len(batch)
-            await asyncio.sleep(0.15)
-    async with stream.group("g", until=idle(0.1), max_in_flight=20) as group:
+            await asyncio.sleep(0.4)
+    async with stream.group("g", until=idle(0.3), max_in_flight=20) as group:
         handled = 0
         async for batch in group.batches(10, 0):
             handled += len(batch)
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.4)
             group.ack(batch)
-    assert (seen, handled) == (60, 60)
+    assert (seen, handled) == (30, 30)
 
 
 async def test_a_group_ends_though_events_go_on_coming(client: Client) -> None:

@@ -161,7 +161,7 @@ async def test_a_group_ends_when_all_up_to_the_end_is_settled(client: Client) ->
             found.append(number(event))
             group.ack(event)
     assert found[:3] == [0, 1, 2]
-    async with stream.group("idle", until=idle(0.1)) as group, asyncio.timeout(PATIENCE):
+    async with stream.group("idle", until=idle(0.5)) as group, asyncio.timeout(PATIENCE):
         assert numbers([event async for event in group if not group.ack(event)]) == list(range(5))
 
 

@@ -91,3 +91,33 @@ async def test_an_added_stream_has_an_end_of_its_own(client: Client) -> None:
         with pytest.raises(ClosedError, match="to its end"):
             await group.add_stream(client.stream("c"))
     assert sorted(numbers(found)) == [0, 10, 11]
+
+
+async def test_a_busy_stream_of_many_is_not_held_up_by_the_quiet_ones(servers: str) -> None:
+    """It is read in pages of its own, and the others wait for no more than one of these."""
+    async with connect(servers) as client:
+        streams = [client.stream(f"s{n}") for n in range(50)]
+        for stream in streams:
+            await fill(stream, 1)
+        await fill(streams[20], 4000, first=1)
+        async with client.group("g", streams, max_in_flight=200) as group:
+            handled: list[int] = []
+
+            async def handle(count: int) -> None:
+                for _ in range(count):
+                    event = await anext(group)
+                    handled.extend([number(event)] if event.stream == "s20" else [])
+                    group.ack(event)
+
+            await handle(500)
+            await client.redis.execute_command("CONFIG", "RESETSTAT")
+            await handle(2000)
+            stats = await client.redis.execute_command("INFO", "commandstats")
+            assert stats["cmdstat_xreadgroup"]["calls"] < 200  # four events a read would be 500
+            await fill(streams[30], 1, first=77)
+            others = 0
+            while (event := await anext(group)).stream != "s30":
+                group.ack(event)
+                others += 1
+            assert others <= 600
+        assert handled == list(range(len(handled)))

@@ -74,7 +74,7 @@ class RedisMember:
         care = self._takeovers.recovery
         family = family_of(incarnation)
         self._outcomes = Outcomes(groups.link, group, name, family, care.tell_pending)
-        head = ("XREADGROUP", "GROUP", group, name, "COUNT")
+        head = ("XREADGROUP", "GROUP", group, name)
         ways = (own, groups.link, groups.clock, self._wake)
         self._reads = Reads(*ways, head, options.noack, care.checks, care.checked)
         self._replays = Replays(groups, group, name, options.lease)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from penstock.backends.redis.cursor import BLOCK, GRACE
 from penstock.backends.redis.edge import ReplyError
+from penstock.backends.redis.keys import as_stored
 from penstock.backends.redis.link import Link
 from penstock.backends.redis.wire import Arg, Wire
 from penstock.clock import Clock
@@ -32,7 +33,7 @@ class Reads:
         control: another one, over which they are ended.
         clock: for how long they have been waited for.
         wake: set to end a wait, not the read.
-        head: the command up to its count.
+        head: the command up to its group and member.
         noack: what is given is held by nobody.
         checks: what goes before a read, in one write with it; `checked` has the answers.
         checked: told them, before the read's own answer is taken.
@@ -59,6 +60,9 @@ class Reads:
         self._checked = checked
         self._reading: asyncio.Future[Any] | None = None
         self._asked = 0.0
+        self._each = 0
+        self._behind = frozenset[bytes]()  # streams that gave as much as they might
+        self._apart = False  # whether the last read was for these alone
 
     @property
     def under_way(self) -> bool:
@@ -73,11 +77,18 @@ class Reads:
         return not slow and self._clock.monotonic() - self._asked > BLOCK + GRACE
 
     def send(self, wire: Wire, names: Sequence[str], limit: int) -> None:
-        """Ask for new entries of the streams *names*, about *limit* in all."""
-        each = max(1, limit // len(names))
-        block = ("BLOCK", int(BLOCK * 1000))
-        read = (*self._head, each, *block, *self._tail, "STREAMS", *names, *(">" for _ in names))
-        self._reading = wire.send_many([*self._checks(), read])
+        """Ask for new entries of the streams *names*, about *limit* in all.
+
+        What is asked for is divided by the streams; so every other read is for those alone that
+        have more to give: one that is busy is not slow because many are quiet.
+        """
+        behind = [name for name in names if as_stored(name) in self._behind]
+        self._apart = 0 < len(behind) < len(names) and not self._apart
+        some: Sequence[str] = behind if self._apart else names
+        self._each = max(1, limit // len(some))
+        block = () if self._apart else ("BLOCK", int(BLOCK * 1000))  # it would miss the others
+        asked = ("COUNT", self._each, *block, *self._tail, "STREAMS", *some, *(">" for _ in some))
+        self._reading = wire.send_many([*self._checks(), (*self._head, *asked)])
         self._asked = self._clock.monotonic()
 
     async def answered(self, wait: float) -> bool:
@@ -102,6 +113,8 @@ class Reads:
         self._checked(checks)
         if isinstance(answer, ReplyError):
             raise answer
+        full = (key for key, entries in answer or () if len(entries) >= self._each)
+        self._behind = frozenset(full)
         return answer
 
     def drop(self) -> None:

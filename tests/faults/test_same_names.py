@@ -65,6 +65,9 @@ async def test_nothing_is_taken_under_a_name_that_is_anothers_by_now(servers: st
         await new.park(SHARD, ids[:5], 0.0, failed=False)
         await new.ack(SHARD, ids[5:])
         add(servers, range(10, 20))
+        assert await old.fetch(10, 1.0) == []
+        assert pending_of(servers, "w1") == 0
+        old.lapse()
         with pytest.raises(LeaseLost):
             await old.fetch(10, 1.0)
         assert pending_of(servers, "w1") == 0

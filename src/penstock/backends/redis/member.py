@@ -135,7 +135,7 @@ class RedisMember:
             self._rests = False
         deadline = clock.monotonic() + wait
         while True:
-            if self.lapsed or self._pulses.may_be_dead():
+            if self.lapsed:
                 await self._begin_anew()
                 raise MemberLapsed(f"member {self._name!r} was taken for dead")
             with mapped(self._own.address.place, verb="read", key=self._any_key()):
@@ -254,13 +254,11 @@ class RedisMember:
     async def _new(self, limit: int, wait: float, ahead: int, fresh: bool) -> list[Page]:
         """New events; the read goes on in the background when *wait* is over."""
         reads = self._reads
-        if not reads.under_way and not fresh:
-            await self._groups.clock.sleep(wait)
+        wire = await self._own.wire() if fresh and not reads.under_way else None
+        if not reads.under_way and (wire is None or self._pulses.may_be_dead()):
+            await self._groups.clock.sleep(wait)  # who may be dead: the heart will say
             return []
-        if not reads.under_way:
-            wire = await self._own.wire()
-            if self._pulses.may_be_dead():  # the name may be another's by now
-                return []
+        if wire is not None:
             reads.send(wire, list(self._names()), limit)
         if not await reads.answered(wait):
             if reads.overdue:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from faults import shard_walks, walks
+from faults import memory_walks, shard_walks, walks
 from penstock.backends.redis import takeovers
 from penstock.streams import membership
 
@@ -41,3 +41,7 @@ async def test_members_that_share_shards_lose_nothing_and_keep_the_order_of_keys
     servers: str, seed: int
 ) -> None:
     await shard_walks.members(servers, seed)
+
+
+async def test_members_that_share_shards_in_memory_are_their_twins(seed: int) -> None:
+    await memory_walks.members(seed)

@@ -14,8 +14,8 @@ import asyncio
 import itertools
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Final, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -117,6 +117,20 @@ class Inbox(Generic[T]):
         self._ended = True
         self._last_word = self._last_word or error
         self._wake(len(self._waiters))
+
+    def task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A task that works for whoever takes from here.
+
+        Where it ends by an error that nobody foresaw, the inbox ends by that too: a fault of ours
+        must not look like silence.
+        """
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._on_end_of_work)
+        return task
+
+    def _on_end_of_work(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.end(error)
 
     def reopen(self) -> None:
         """More may come after all, and what it ended with is forgotten."""

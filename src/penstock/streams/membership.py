@@ -148,7 +148,7 @@ class Membership(Generic[T]):
         fetching = self._fetching.run(joined, self._ending)
         settling = self._settling.run(joined, self._inbox.fail)
         for work in (fetching, settling, self._watch.run()):
-            self._tasks.append(asyncio.create_task(work, name=f"penstock-group-{self._group}"))
+            self._tasks.append(self._inbox.task(work, f"penstock-group-{self._group}"))
 
     def ack(self, events: Iterable[Event[T]]) -> None:
         """See `Group.ack`."""

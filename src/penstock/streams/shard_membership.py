@@ -80,7 +80,7 @@ class ShardMembership(ShardWatching[T]):
         for share in shares:
             self._begin(share)
         for name, work in (("", self._watch()), (" ", self._commits())):
-            self._tasks[name] = asyncio.create_task(work, name=f"penstock-group-{self._group}")
+            self._tasks[name] = self._inbox.task(work, f"penstock-group-{self._group}")
 
     async def stop(self) -> None:
         """See `GroupWork.stop`."""
@@ -224,14 +224,7 @@ class ShardMembership(ShardWatching[T]):
     def _begin(self, share: StreamShare[T]) -> None:
         name = share.stream.name
         self._shares[name] = share
-        work = self._run(share)
-        self._tasks[name] = asyncio.create_task(work, name=f"penstock-group-{self._group}")
-
-    async def _run(self, share: StreamShare[T]) -> None:
-        try:
-            await share.run()
-        except Exception as error:  # noqa: BLE001 - whatever it is, every further step raises it
-            self._inbox.end(error)
+        self._tasks[name] = self._inbox.task(share.run(), f"penstock-group-{self._group}")
 
     async def _commits(self) -> None:
         """Commit at the interval, or as soon as there is much."""

@@ -78,7 +78,7 @@ class Takeovers:
         self._struck: dict[tuple[Shard, str], float] = {}
         self._taken: dict[tuple[Shard, str], int] = {}
         self._next_beats = self._next_renewal = self._looked = 0.0
-        self._vanished: GroupVanished | None = None
+        self._met: Exception | None = None  # by `keep`; the next `find` raises it
         self._foreign: set[Shard] = set()
         self._next_foreign: dict[tuple[Shard, str], float] = {}
         self._again: float | None = None
@@ -156,24 +156,25 @@ class Takeovers:
     async def keep(self, lost: Callable[[], None], tidy: Callable[[], Awaitable[None]]) -> None:
         """Look after the groups while nobody fetches, for the program's hands are full.
 
-        Until cancelled. *lost* is called when a group was lost; the next `find` raises it.
-        *tidy* is what else is to be done now and then.
+        Until cancelled. *lost* is called when a group was lost; the next `find` raises it, and
+        whatever else nobody foresaw. *tidy* is what else is to be done now and then.
         """
         pace = min(LOOK_EVERY, self._options.lease / 4)
         while True:
             await self._clock.sleep(pace)
-            with suppress(BackendError):  # it is tried again
-                await tidy()
-            now = self._clock.monotonic()
-            if now < self._looked + 2 * pace or self._vanished is not None:
-                continue
             try:
-                await self._look_on(now)
+                with suppress(BackendError):  # it is tried again
+                    await tidy()
+                now = self._clock.monotonic()
+                if now >= self._looked + 2 * pace and self._met is None:
+                    await self._look_on(now)
             except GroupVanished as vanished:
-                self._vanished = vanished
+                self._met = vanished
                 lost()
             except BackendError:
                 continue  # the next fetch meets it too, and says so
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not look like silence
+                self._met = error
 
     async def _look_on(self, now: float) -> None:
         try:
@@ -189,9 +190,9 @@ class Takeovers:
             await self.recovery.remake()
 
     async def _find(self, limit: int, quiet: bool) -> list[Page]:
-        if self._vanished is not None:
-            vanished, self._vanished = self._vanished, None
-            raise vanished
+        if self._met is not None:
+            met, self._met = self._met, None
+            raise met
         if quiet and (page := await self._stray(limit)):
             return [page]
         if found := await self._look_all(limit):

@@ -110,7 +110,7 @@ def test_a_stream_that_others_made_is_plain_fields() -> None:
     """It has no marks; any other wish is refused."""
     assert chosen(exists=True).marks(1) == Marks("fields", "fields")
     assert chosen(exists=True, layout="fields").marks(1) == Marks("fields", "fields")
-    with pytest.raises(ConfigError, match=r"made by others.*type=Order.*without"):
+    with pytest.raises(ConfigError, match=r"made by others.*type=Order; leave it out, and take"):
         chosen(exists=True, type=Order)
 
 

@@ -200,7 +200,8 @@ class TcpProxy:
                     await asyncio.sleep(self._slowness(len(piece)))
                 await self._gates[way].wait()
                 await self._pass_on(way, link, piece, to)
-            to.write_eof()
+            if not to.is_closing():  # to which uvloop would have an error of its own
+                to.write_eof()
         except OSError:  # one side is gone: so is the other, for its peer
             self._reset(link)
 

@@ -22,6 +22,20 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 
+class Deadline:
+    """When a call is cancelled.
+
+    Args:
+        when: in the event loop's time, in seconds; it may be put off.
+    """
+
+    __slots__ = ("expired", "when")
+
+    def __init__(self, when: float) -> None:
+        self.when = when
+        self.expired = False
+
+
 class Calls(Protocol):
     """Runs one handler's calls."""
 
@@ -30,7 +44,7 @@ class Calls(Protocol):
         """Calls that still run although nobody waits for them."""
         ...
 
-    async def call(self, argument: Any, late: asyncio.Timeout) -> Any:
+    async def call(self, argument: Any, late: Deadline) -> Any:
         """The function's result. Cancelled: a coroutine is cancelled, a thread goes on.
 
         Args:
@@ -61,17 +75,24 @@ class Coroutines:
     def __init__(self, function: Callable[[Any], Awaitable[Any]], name: str) -> None:
         self._function = function
         self._name = f"penstock-call-{name}"
-        self._calls: set[asyncio.Task[_Ended]] = set()
+        self._calls: dict[asyncio.Task[_Ended], Deadline] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def call(self, argument: Any, late: asyncio.Timeout) -> Any:
-        """Await it, in a task."""
+    async def call(self, argument: Any, late: Deadline) -> Any:
+        """Await it, in a task.
+
+        Raises:
+            asyncio.CancelledError: also where *late* has expired.
+        """
         loop = asyncio.get_running_loop()
-        call = loop.create_task(self._run(argument, late), name=self._name)
-        self._calls.add(call)
+        call = loop.create_task(self._run(argument), name=self._name)
+        self._calls[call] = late
+        if self._timer is None:
+            self._timer = loop.call_at(late.when, self._look)
         try:
             value, error = await call
         finally:
-            self._calls.discard(call)
+            del self._calls[call]
         if error is not None:
             raise error
         return value
@@ -81,12 +102,24 @@ class Coroutines:
         return task in self._calls
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Nobody needs to look any more: who closes has cancelled what still ran."""
+        if self._timer is not None:
+            self._timer.cancel()
 
-    async def _run(self, argument: Any, late: asyncio.Timeout) -> _Ended:
+    def _look(self) -> None:
+        """Cancel what is late. One timer serves all calls, as few of them live to see it."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for call, late in self._calls.items():
+            if late.when <= now and not late.expired:
+                late.expired = True
+                call.cancel()
+        waits = [late.when for late in self._calls.values() if not late.expired]
+        self._timer = loop.call_at(min(waits), self._look) if waits else None
+
+    async def _run(self, argument: Any) -> _Ended:
         try:
-            async with late:
-                return await self._function(argument), None
+            return await self._function(argument), None
         except SystemExit as error:  # it would leave the loop at once, and with it everything
             return None, error
         except GeneratorExit as error:  # raised on, it would mean that a coroutine is closed
@@ -116,7 +149,7 @@ class Threads:
         """Calls that still run although nobody waits for them."""
         return len(self._abandoned)
 
-    async def call(self, argument: Any, late: asyncio.Timeout) -> Any:
+    async def call(self, argument: Any, late: Deadline) -> Any:
         """Run it in a thread. Cancelled: the thread goes on, and its result is dropped."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[_Ended] = loop.create_future()

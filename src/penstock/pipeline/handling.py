@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from penstock.errors import ClosedError, DecodeError, LeaseLost, Reject, RetryLater
 from penstock.event import Event
-from penstock.pipeline.calling import Calls
+from penstock.pipeline.calling import Calls, Deadline
 from penstock.pipeline.complaints import Complaints
 from penstock.pipeline.current import Call
 from penstock.pipeline.handlers import Handler
@@ -124,13 +124,14 @@ class Handling:
         return self._ack(events)
 
     async def _call(self, argument: Any, events: list[Event[Any]]) -> Any:
-        late = asyncio.timeout(self._hold)
-        threaded = self._handler.threaded
+        late = Deadline(asyncio.get_running_loop().time() + self._hold)
+        put_off = None if self._handler.threaded else late
         try:
-            with Call(lambda: self._extend(events, None if threaded else late)):
+            with Call(lambda: self._extend(events, put_off)):
                 return await self._calls.call(argument, late)
-        except TimeoutError as error:
-            if threaded or not late.expired():
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if not late.expired or task is None or task.cancelling():
                 raise
             raise TimeoutError(
                 f"{self._handler.place} must return within hold={self._hold} s, and was "
@@ -187,7 +188,7 @@ class Handling:
             self._complaints.failed(error, len(events))
         return Handled("failed", error)
 
-    def _extend(self, events: list[Event[Any]], late: asyncio.Timeout | None = None) -> None:
+    def _extend(self, events: list[Event[Any]], late: Deadline | None = None) -> None:
         """Count anew the hold of all, and the time after which a coroutine is cancelled.
 
         Raises:
@@ -203,11 +204,8 @@ class Handling:
             raise lost
         if late is None:
             return
-        try:
-            late.reschedule(asyncio.get_running_loop().time() + self._hold)
-        except RuntimeError as error:
-            if late.expired():
-                positions = tuple(str(event.position) for event in events)
-                text = "this call took longer than hold, and is being cancelled"
-                raise LeaseLost(text, positions=positions) from error
-            # else the call has returned, and a task that it left behind asks
+        if late.expired:
+            positions = tuple(str(event.position) for event in events)
+            text = "this call took longer than hold, and is being cancelled"
+            raise LeaseLost(text, positions=positions)
+        late.when = asyncio.get_running_loop().time() + self._hold

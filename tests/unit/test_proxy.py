@@ -95,6 +95,26 @@ async def test_an_end_passes_as_an_end() -> None:
         assert proxy.resets == 0
 
 
+async def test_bytes_for_a_side_that_is_gone_end_the_connection() -> None:
+    """Whatever the event loop's word for it is, the task that serves it ends well."""
+    async with echoing() as (_, proxy), connected(proxy) as client:
+        await ask(client, b"x")
+        proxy.pause("up")
+        client[1].write(b"y")
+        await client[1].drain()
+        await asyncio.sleep(0.05)
+        (link,), (serving,) = proxy._links, proxy._serving
+        assert link.server is not None
+        link.server.transport.abort()
+        await asyncio.sleep(0.05)
+        proxy.resume("up")
+
+        await asyncio.wait([serving], timeout=5)
+        assert serving.done()
+        assert serving.cancelled() or serving.exception() is None
+        assert proxy.resets == 1
+
+
 async def test_a_cut_resets_all_and_new_ones_are_served() -> None:
     """Both sides see it."""
     async with echoing() as (_, proxy), connected(proxy) as one, connected(proxy) as two:

@@ -179,6 +179,8 @@ class TcpProxy:
         except OSError:
             reset_connection(link.client)
             return
+        if link.client.is_closing():
+            return
         for writer in (link.client, link.server):
             # Nothing waits in our own buffers: what was counted as passed on has left.
             writer.transport.set_write_buffer_limits(0)
@@ -203,6 +205,10 @@ class TcpProxy:
             if not to.is_closing():  # to which uvloop would have an error of its own
                 to.write_eof()
         except OSError:  # one side is gone: so is the other, for its peer
+            self._reset(link)
+        except RuntimeError:  # uvloop's word for the same
+            if not to.is_closing():
+                raise
             self._reset(link)
 
     async def _pass_on(
